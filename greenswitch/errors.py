@@ -1,0 +1,28 @@
+"""What can go wrong: every exception of our own, under one base class.
+
+Knows nothing of hubs, tasks or sockets: whoever raises an error writes its text, and the text names the cause and the cure.
+Where the standard library already has the right exception (`TimeoutError`, `OSError`, `TypeError`, `ValueError`) it is
+raised instead, and nothing here competes with it.
+"""
+
+from __future__ import annotations
+
+
+class GreenswitchError(Exception):
+    """The base of every error that greenswitch defines."""
+
+
+class SwitchError(GreenswitchError, RuntimeError):
+    """A switch by hand that can't work: to a finished coroutine, to itself, to another thread's, or to a parked greenlet."""
+
+
+class HubError(GreenswitchError, RuntimeError):
+    """A call that the hub can't serve here: inside the hub itself, from a foreign thread, or on a closed hub."""
+
+
+class BusyError(GreenswitchError, RuntimeError):
+    """A second task wants to wait where only one may: both are named in the text."""
+
+
+class DeadlockError(GreenswitchError, RuntimeError):
+    """Everybody waits and nobody is left who could wake anyone; the text lists who waits, for what and where."""
