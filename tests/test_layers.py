@@ -1,9 +1,9 @@
 """The import rule, as data, and the walk that holds the package to it.
 
-A module imports from a lower layer or from its own folder, nothing else. Files of one layer that stand at the top of the
-package share that folder: they may import each other, though never in a ring. The checker is a function over a module's
-name and source, so the end of this file plants every wrong import that it must find. A package's own file is named in
-full (`greenswitch.hub.__init__`): then a relative import always starts by dropping the last word of the name.
+A module imports from a lower layer or from its own folder, nothing else. Files of one layer that stand at the top of
+the package share that folder: they may import each other, though never in a ring. The checker is a function over a
+module's name and source, so the end of this file plants every wrong import that it must find. A package's own file is
+named in full (`greenswitch.hub.__init__`): then a relative import always starts by dropping the last word of the name.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ PLANTED = [
     ("greenswitch.hub.hub", "from .. import spawn", "only from a lower layer"),
     ("greenswitch.hub.hub", "import greenswitch", "only from a lower layer"),
     ("greenswitch.errors", "try:\n    from .hub import hub\nexcept ImportError:\n    pass", "only from a lower layer"),
-    ("greenswitch.tasks", "from importlib import import_module\nimport_module('greenswitch.tls')", "only from a lower layer"),
+    ("greenswitch.tasks", "import_module('greenswitch.sockets')", "only from a lower layer"),
     ("greenswitch.locks", "from .sockets import Socket", "only from a lower layer"),
     ("greenswitch.sockets", "from greenswitch.green import socket", "only from a lower layer"),
     ("greenswitch.guests.tk", "from ..monkey import patch_all", "only from a lower layer"),
