@@ -1,0 +1,33 @@
+"""The hub names the next greenlet: parking, waking, timers, readiness. Knows no socket, no task, no lock."""
+
+from greenswitch.hub.carriers import Carrier, Job
+from greenswitch.hub.hub import TIMED_OUT, Hub, Waiter, brief, describe, get_hub, has_hub
+from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
+from greenswitch.hub.readiness import Direction, Registration, register, wait_readable, wait_writable
+from greenswitch.hub.timers import Timer, Timers
+
+__all__ = [
+    "HANGUP",
+    "READ",
+    "TIMED_OUT",
+    "WRITE",
+    "Carrier",
+    "Direction",
+    "EpollPoller",
+    "Hub",
+    "Job",
+    "Poller",
+    "Registration",
+    "SelectorPoller",
+    "Timer",
+    "Timers",
+    "Waiter",
+    "brief",
+    "describe",
+    "get_hub",
+    "has_hub",
+    "make_poller",
+    "register",
+    "wait_readable",
+    "wait_writable",
+]

@@ -1,0 +1,568 @@
+"""The hub: it parks greenlets, and switches to the next one that can go on.
+
+Knows greenlets, a poller, a clock and timers. Knows no socket, no task and no lock: those stand on the contract below.
+
+The contract
+============
+
+1. A greenlet waits in one way only: it makes a `Waiter` and parks. Readiness, timers, locks, queues, joins and threads only
+   decide who wakes it.
+2. A waiter is woken at most once; later wakes do nothing. A timeout is no feature of each call: it is a second waker. A
+   timer that lost its race never wakes the next park.
+3. Whoever registers something unregisters it, on success, on error and on kill: nothing is left parked, timed or watched.
+4. Tasks are started from the hub only: a greenlet inherits the recursion depth of the one that starts it. A parking
+   greenlet may hand over straight to the next ready one.
+5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch.
+6. Calls that don't block never switch.
+7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not while
+   a signal handler, another OS thread or the host loop could still wake someone.
+8. An exception in a callback never ends the hub: it is reported, and the hub goes on.
+
+How one switch goes
+===================
+
+The ready queue holds whatever has a `switch()`: greenlets to resume, jobs to start, callbacks to run, and the hub itself,
+whose place in the queue is the end of a batch. To park is to take the first entry and switch to it; the hub is just another
+entry, and when its turn comes it asks the poller, fires the timers and queues itself again. So between two busy tasks there
+is one switch, not two, and while anything runs the queue is never empty.
+
+What must run in the hub's own greenlet is a `Callback`, the start of a new greenlet included: its `switch()` adds it to what
+the hub has to do, and enters the hub.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Final, Protocol
+
+import greenlet
+from greenlet import GreenletExit, getcurrent
+
+from greenswitch.errors import DeadlockError, HubError, SwitchError
+from greenswitch.hub.alarm import Alarm
+from greenswitch.hub.carriers import Carriers, Job
+from greenswitch.hub.pollers import Poller, make_poller
+from greenswitch.hub.timers import Timer, Timers
+
+
+class Switchable(Protocol):
+    """What the ready queue holds."""
+
+    def switch(self) -> Any:
+        """Go on with it. Called in whatever greenlet parks, or in the hub."""
+
+
+class _TimedOut:
+    def __repr__(self) -> str:
+        return "TIMED_OUT"
+
+
+TIMED_OUT: Final = _TimedOut()
+"""What `Hub.wait` returns when the timeout woke the waiter."""
+
+
+class Waiter:
+    """One greenlet's one wait. Make it, hand it to whoever shall wake it, then `hub.park(waiter)`.
+
+    `verb` and `target` say what is waited for, as in `read` of a registration or `join` of a task; they are only looked at
+    when somebody asks who waits for what.
+    """
+
+    __slots__ = ("error", "greenlet", "hub", "target", "value", "verb")
+
+    def __init__(self, hub: Hub, verb: str, target: object = None) -> None:
+        self.hub = hub
+        self.greenlet: greenlet.greenlet | None = getcurrent()
+        self.verb = verb
+        self.target = target
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def wake(self, value: Any = None) -> bool:
+        """Have `park` return `value`; return False if it has been woken before, or has left. Any thread, any greenlet."""
+        # Claiming is one line on purpose: between reading and clearing a slot the interpreter neither changes threads nor
+        # runs signal handlers or finalisers (nor a tracing debugger's line hook), so just one of two wakers gets the greenlet.
+        claimed, self.greenlet = self.greenlet, None
+        if claimed is None:
+            return False
+        self.value = value
+        hub = self.hub
+        hub.ready.append(claimed)
+        if hub.asleep:
+            hub.ring()
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """Have `park` raise `error`; return False if it has been woken before, or has left. Any thread, any greenlet."""
+        claimed, self.greenlet = self.greenlet, None
+        if claimed is None:
+            return False
+        self.error = error
+        hub = self.hub
+        hub.ready.append(claimed)
+        if hub.asleep:
+            hub.ring()
+        return True
+
+    def cancel(self) -> bool:
+        """Make later wakes do nothing; return False if it has been woken before."""
+        claimed, self.greenlet = self.greenlet, None
+        return claimed is not None
+
+    @property
+    def reason(self) -> str:
+        """What is waited for, as text."""
+        return self.verb if self.target is None else f"{self.verb} {brief(self.target)}"
+
+    def __repr__(self) -> str:
+        return f"<Waiter {'woken' if self.greenlet is None else 'live'}: {self.reason}>"
+
+
+class Callback:
+    """A function that the hub calls at its turn, in its own greenlet."""
+
+    __slots__ = ("args", "function", "hub")
+
+    def __init__(self, hub: Hub, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.hub = hub
+        self.function = function
+        self.args = args
+
+    def switch(self) -> Any:
+        """Have the hub call it now. In the hub itself this returns at once: a switch to oneself does."""
+        hub = self.hub
+        hub.arrivals.append(self)
+        return hub.greenlet.switch()
+
+
+class Hub:
+    """One thread's hub.
+
+    `poller` is how it asks for readiness (default: `make_poller()`), `clock` a callable that returns seconds and never goes
+    back. The hub serves the thread that made it. `get_hub()` makes one where there is none; `with Hub(...) as hub:` puts
+    this one in its place and closes it at the end.
+    """
+
+    def __init__(self, poller: Poller | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.thread_id = threading.get_ident()
+        self.ready: deque[Switchable] = deque()
+        """Who goes on next. Append from anywhere; pop only by parking."""
+        self.arrivals: deque[Callback] = deque()
+        """Callbacks whose turn in `ready` has come."""
+        self.asleep = False
+        """True while the hub is about to sleep, or sleeps, in the poller: whoever appends to `ready` then rings."""
+        self.parked: dict[greenlet.greenlet, Waiter] = {}
+        """Every greenlet that waits, and its waiter."""
+        self.io_waits = 0
+        """How many of them wait for a file descriptor."""
+        self.registrations: dict[int, Any] = {}
+        """By fd: whom to `notify(events)`. Kept by `greenswitch.hub.readiness`."""
+        self.timers = Timers()
+        self.turns = 0
+        """Counts the hub's turns; a watchdog in another thread reads it."""
+        self.carriers = Carriers(self)
+        self.on_error: Callable[[str, BaseException], None] = print_error
+        """Told (what failed, the exception) of errors that nobody can catch: those of callbacks and raw greenlets."""
+        self.closed = False
+        self.local: dict[object, Any] = {}
+        """What others keep once a hub (a thread pool, say), under a key of their own. Values with a `close()` get called."""
+        self._interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
+        self._previous: Hub | None = None
+        self._in_batch = False
+        self._in_callback = False
+        self.main = _main_greenlet()
+        self._open(make_poller() if poller is None else poller)
+
+    def _open(self, poller: Poller) -> None:
+        self.poller = poller
+        self._alarm = Alarm(poller)
+        self.registrations[self._alarm.fd] = self._alarm
+        self.greenlet = greenlet.greenlet(self._run, self.main)
+        self.ready.append(self)
+
+    # -- what waits ------------------------------------------------------------------------------------------------
+
+    def park(self, waiter: Waiter) -> Any:
+        """Switch away until `waiter` is woken; return what it was woken with, or raise what it was failed with.
+
+        Only the greenlet that made the waiter may call it, in the hub's thread. Called from the hub itself (a callback) it
+        raises HubError: the hub can't wait for itself.
+        """
+        current = getcurrent()
+        if current is self.greenlet or self.closed:
+            raise self._cannot_wait(waiter)
+        if current in self._interrupts and waiter.cancel():
+            raise self._next_interrupt(current)
+        self.parked[current] = waiter
+        try:
+            self.ready.popleft().switch()
+            if waiter.greenlet is not None:
+                raise SwitchError(
+                    f"{describe(current)} waits ({waiter.reason}) and was switched to by hand; wake it through its waiter"
+                )
+        finally:
+            waiter.greenlet = None
+            del self.parked[current]
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.value
+
+    def wait(self, waiter: Waiter, timeout: float | None = None) -> Any:
+        """Park at most `timeout` seconds (None: no limit) and return the value, or `TIMED_OUT`."""
+        if timeout is None:
+            return self.park(waiter)
+        timer = self.timers.add(self.clock() + timeout, waiter.wake, TIMED_OUT)
+        try:
+            return self.park(waiter)
+        finally:
+            timer.cancel()
+
+    def step_aside(self) -> None:
+        """Let everybody else who is ready go first, then go on."""
+        current = getcurrent()
+        if current is self.greenlet or self.closed:
+            raise self._cannot_wait(Waiter(self, "step aside"))
+        self.ready.append(current)
+        self.ready.popleft().switch()
+        if current in self._interrupts:
+            raise self._next_interrupt(current)
+
+    def interrupt(self, target: greenlet.greenlet, error: BaseException) -> None:
+        """Raise `error` in `target` where it is parked; if it isn't (or has been woken already), at its next park.
+
+        So whoever was given a lock or a message keeps it, and is interrupted the next time it would wait. Hub's thread only.
+        """
+        waiter = self.parked.get(target)
+        if waiter is None or not waiter.fail(error):
+            self._interrupts.setdefault(target, []).append(error)
+
+    def withdraw(self, target: greenlet.greenlet, error: BaseException | None = None) -> None:
+        """Take back an interrupt (None: all of them) that `target` has not met yet."""
+        pending = self._interrupts.pop(target, None)
+        if pending and error is not None:
+            pending = [other for other in pending if other is not error]
+            if pending:
+                self._interrupts[target] = pending
+
+    def _next_interrupt(self, current: greenlet.greenlet) -> BaseException:
+        pending = self._interrupts[current]
+        error = pending.pop(0)
+        if not pending:
+            del self._interrupts[current]
+        return error
+
+    def _cannot_wait(self, waiter: Waiter) -> HubError:
+        waiter.cancel()
+        if self.closed:
+            return HubError(f"this hub is closed: nobody could wake you again ({waiter.reason})")
+        return HubError(
+            f"a callback runs inside the hub, which can't wait ({waiter.reason}): spawn a task for it, "
+            "or use a call that doesn't block"
+        )
+
+    # -- what wakes ------------------------------------------------------------------------------------------------
+
+    def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have the hub call `function(*args)` at its turn, in its own greenlet, where nothing may wait. Any thread."""
+        self.ready.append(Callback(self, function, args))
+        if self.asleep:
+            self.ring()
+
+    call_threadsafe = call_soon
+
+    def call_at(self, when: float, function: Callable[..., Any], *args: Any) -> Timer:
+        """Have the hub call `function(*args)` when its clock shows `when` seconds, never early. Hub's thread only.
+
+        The timer that is returned can be cancelled until it is due; from then on the call waits for its turn.
+        """
+        return self.timers.add(when, self.call_soon, function, *args)
+
+    def call_later(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
+        """Have the hub call `function(*args)` in `seconds`, never early. Hub's thread only."""
+        return self.call_at(self.clock() + seconds, function, *args)
+
+    def start(self, started: greenlet.greenlet) -> Any:
+        """Have the hub start a new greenlet now, and go on when the hub's queue comes round to whoever called."""
+        return Callback(self, started.switch, ()).switch()
+
+    def ring(self) -> None:
+        """Get the hub out of the poller. Any thread."""
+        self._alarm.ring()
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def switch(self) -> Any:
+        """End the batch: the hub's place in the ready queue has come."""
+        if self._in_callback:
+            self.ready.append(self)  # a callback has switched away by hand; the batch lasts until it has returned
+        else:
+            self._in_batch = False
+        return self.greenlet.switch()
+
+    def _run(self) -> None:
+        while not self.closed:
+            try:
+                self._poll()
+                self._run_batch()
+            except GreenletExit:
+                pass  # thrown by close(), and by nobody else: a greenlet that dies of it returns it
+            except BaseException as error:
+                self._survive("asking the poller", error)
+
+    def _run_batch(self) -> None:
+        ready = self.ready
+        arrivals = self.arrivals
+        self._in_batch = True
+        ready.append(self)
+        while self._in_batch or arrivals:
+            try:
+                if arrivals:
+                    self._call(arrivals.popleft())
+                else:
+                    ready.popleft().switch()
+            except GreenletExit:
+                raise
+            except BaseException as error:
+                self._survive("a greenlet whose parent is the hub", error)
+
+    def _call(self, callback: Callback) -> None:
+        self._in_callback = True
+        try:
+            callback.function(*callback.args)
+        except GreenletExit:
+            raise
+        except BaseException as error:
+            self._survive(f"callback {callback.function!r}", error)
+        finally:
+            self._in_callback = False
+
+    def _poll(self) -> None:
+        self.turns += 1
+        timers = self.timers
+        due = timers.next_due()
+        timeout = None if due is None else max(0.0, due - self.clock())
+        self.asleep = True
+        # Looked at after saying so: who appended before that didn't ring, who appends from now on does.
+        if self.ready:
+            timeout = 0.0
+        elif timeout is None and not self.io_waits and self._deadlocked():
+            return
+        try:
+            events = self.poller.poll(timeout)
+        finally:
+            self.asleep = False
+        registrations = self.registrations
+        for fd, bits in events:
+            registration = registrations.get(fd)
+            if registration is not None:
+                registration.notify(bits)
+        if due is not None:
+            for callback, args in timers.pop_due(self.clock()):
+                callback(*args)
+
+    def _survive(self, what: str, error: BaseException) -> None:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.interrupt(self.main, error)
+            return
+        try:
+            self.on_error(what, error)
+        except BaseException as broken:
+            print_error("the hub's on_error", broken)
+
+    # -- nobody left -----------------------------------------------------------------------------------------------
+
+    def _deadlocked(self) -> bool:
+        if self._others_could_wake():
+            return False
+        self.asleep = False
+        error = DeadlockError(self.deadlock_report())
+        waiter = self.parked.get(self.main)
+        if waiter is None or not waiter.fail(error):
+            # Main isn't parked here: it has switched by hand to a greenlet that is. Raise it where main stands.
+            self.ready.append(self)
+            self.main.throw(error)
+        return True
+
+    def _others_could_wake(self) -> bool:
+        if len(sys._current_frames()) > 1:
+            return True
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        handlers = (signal.getsignal(number) for number in signal.valid_signals())
+        return any(callable(handler) and handler is not signal.default_int_handler for handler in handlers)
+
+    def deadlock_report(self) -> str:
+        """Return who waits, for what and where, a line each."""
+        lines = [f"  {describe(waiting)}: {waiter.reason}{_where(waiting)}" for waiting, waiter in self.parked.items()]
+        if not lines:
+            return "main has switched away by hand, and no greenlet waits for anything that could happen"
+        return "everybody waits and nobody is left who could wake anyone:\n" + "\n".join(lines)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give back the poller, the timers and the idle carriers. Greenlets still parked are never resumed.
+
+        Call it from the hub's thread, not from inside the hub. Closing twice does nothing. `run(main)` kills what is left
+        and closes; call this yourself only for a hub that you made.
+        """
+        if self.closed:
+            return
+        current = getcurrent()
+        if current is self.greenlet or self.thread_id != threading.get_ident():
+            raise HubError("a hub is closed from its own thread, and not from one of its callbacks")
+        self.closed = True
+        self.carriers.close()
+        if self.greenlet:
+            self.greenlet.parent = current
+            self.greenlet.throw(GreenletExit)
+        for kept in self.local.values():
+            close = getattr(kept, "close", None)
+            if close is not None:
+                close()
+        self.ready.clear()
+        self._forget()
+        self._alarm.close()
+        self.poller.close()
+        if getattr(_of_thread, "hub", None) is self:
+            _of_thread.hub = self._previous
+
+    def _forget(self) -> None:
+        """Drop what waits, is timed or watched, without waking anyone."""
+        self.timers.clear()
+        for registration in self.registrations.values():
+            registration.forsake()
+        self.registrations.clear()
+        self._interrupts.clear()
+        self.local.clear()
+
+    def __enter__(self) -> Hub:
+        self._previous = getattr(_of_thread, "hub", None)
+        _of_thread.hub = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Hub closed>"
+        return (
+            f"<Hub of thread {self.thread_id}, {self.poller!r}: "
+            f"{len(self.ready)} ready, {len(self.parked)} parked, {len(self.timers)} timed>"
+        )
+
+    # -- fork ------------------------------------------------------------------------------------------------------
+
+    def _start_afresh(self) -> None:
+        """In a forked child: keep the hub object, and none of what the parent's hub was about to do.
+
+        The greenlet that forked goes on in the child; the thread's main greenlet still may wait for it. Everybody else is
+        kept unreachable but referenced: were their greenlets freed, the parent's `finally` blocks would run here.
+        """
+        survivors = {getcurrent(), self.main}
+        _never_freed.extend((self.greenlet, self.carriers, self.poller, list(self.parked), list(self.ready)))
+        self.ready.clear()
+        self.arrivals.clear()
+        self._in_callback = self._in_batch = self.asleep = False
+        self.io_waits = 0
+        self.parked = {waiting: waiter for waiting, waiter in self.parked.items() if waiting in survivors}
+        self._forget()
+        self.timers = Timers()
+        self.carriers = Carriers(self)
+        self._alarm.close()
+        self.poller.close()
+        self._open(make_poller())
+
+
+_of_thread = threading.local()
+_never_freed: list[Any] = []
+
+
+def get_hub() -> Hub:
+    """Return this thread's hub; make one where there is none."""
+    try:
+        hub: Hub | None = _of_thread.hub
+    except AttributeError:
+        hub = None
+    if hub is None:
+        hub = _of_thread.hub = Hub()
+        _of_thread.closer = _Closer(hub)
+    return hub
+
+
+def has_hub() -> bool:
+    """Return whether this thread has a hub; make none."""
+    return getattr(_of_thread, "hub", None) is not None
+
+
+class _Closer:
+    """Gives back the fds of a thread's hub when the thread ends: thread-local values die with their thread, in it."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+
+    def __del__(self) -> None:
+        if not self.hub.closed:
+            self.hub._alarm.close()
+            self.hub.poller.close()
+
+
+def _after_fork_in_child() -> None:
+    hub = getattr(_of_thread, "hub", None)
+    if hub is not None and not hub.closed:
+        hub._start_afresh()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def print_error(what: str, error: BaseException) -> None:
+    """Write `error` with its traceback to standard error, and what it was that failed."""
+    if sys.stderr is not None:
+        print(f"greenswitch: {what} failed:", file=sys.stderr)
+        traceback.print_exception(error, file=sys.stderr)
+
+
+def describe(one: greenlet.greenlet) -> str:
+    """Return how to call `one` in a message: the job that it carries, or the greenlet itself."""
+    job = getattr(one, "job", None)
+    if job is not None:
+        return brief(job)
+    if one.parent is None:
+        return "main greenlet"
+    return f"greenlet {getattr(one, 'name', None) or hex(id(one))}"
+
+
+def brief(target: object) -> str:
+    """Return `target`'s label if it is a job, else its repr: a job's repr says what it waits for, and may go in circles."""
+    return target.label if isinstance(target, Job) else repr(target)
+
+
+def _where(waiting: greenlet.greenlet) -> str:
+    """Where outside this package `waiting` stands, as ' at file:line in function'."""
+    frame: FrameType | None = waiting.gr_frame
+    while frame is not None and _ours(frame):
+        frame = frame.f_back
+    return "" if frame is None else f" at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith("greenswitch.")
+
+
+def _main_greenlet() -> greenlet.greenlet:
+    main = getcurrent()
+    while main.parent is not None:
+        main = main.parent
+    return main

@@ -1,0 +1,211 @@
+"""Waiting for a file descriptor: who waits for which direction of which fd, until when.
+
+Knows the hub and its poller. Knows no socket: whoever owns an fd asks its hub for a `Registration` and waits on one of its
+two directions. A wake is a hint: a batch of events may still hold one for an fd number that was closed and given out again,
+so whoever waits tries the system call and, if need be, waits once more.
+
+`kept` registrations belong to sockets of ours: with an edge-triggered poller they are registered once and say nothing more
+to the kernel until they are closed. Fds that others own are armed at each wait, because nobody tells us when they close.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any, Protocol
+
+from greenlet import getcurrent
+
+from greenswitch.errors import BusyError
+from greenswitch.hub.hub import Hub, Waiter, describe, get_hub
+from greenswitch.hub.pollers import HANGUP, READ, WRITE
+from greenswitch.hub.timers import Timer
+
+
+class HasFileno(Protocol):
+    """Anything with an fd."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+
+
+class Direction:
+    """One direction of one registered fd: the waiter, its deadline, and whether we know that there is nothing to get."""
+
+    __slots__ = ("deadline", "drained", "events", "registration", "timer", "verb", "waiter")
+
+    def __init__(self, registration: Registration, verb: str, events: int) -> None:
+        self.registration = registration
+        self.verb = verb
+        self.events = events
+        self.waiter: Waiter | None = None
+        self.deadline: float | None = None
+        self.timer: Timer | None = None
+        self.drained = False
+        """True: the last read emptied it, and no event has come since. Only a stream's owner may set it."""
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Park until the fd may be ready in this direction.
+
+        Raises TimeoutError after `timeout` seconds, BusyError if another greenlet waits for the same, OSError(EBADF) when
+        the fd is closed meanwhile.
+        """
+        registration = self.registration
+        hub = registration.hub
+        if self.waiter is not None:
+            raise BusyError(self._busy(self.waiter))
+        self.waiter = waiter = Waiter(hub, self.verb, registration)
+        if timeout is not None:
+            self._set_deadline(hub, timeout)
+        hub.io_waits += 1
+        try:
+            if registration.kept or registration.arm():
+                hub.park(waiter)
+            else:
+                hub.step_aside()  # always ready, as regular files are
+        finally:
+            hub.io_waits -= 1
+            self.waiter = None
+            self.deadline = None
+            self.drained = False
+            if not registration.kept:
+                registration.disarm()
+
+    def notify(self) -> None:
+        """Something has changed: whoever waits shall try again."""
+        self.drained = False
+        waiter = self.waiter
+        if waiter is not None:
+            waiter.wake()
+
+    # A socket's timeout is one lazy timer: most waits end long before it, so the timer of an earlier wait stays in the heap
+    # and, when it fires, looks whether anybody's deadline has really passed.
+
+    def _set_deadline(self, hub: Hub, timeout: float) -> None:
+        self.deadline = deadline = hub.clock() + timeout
+        timer = self.timer
+        if timer is not None and timer.active:
+            if timer.when <= deadline:
+                return
+            timer.cancel()
+        self.timer = hub.timers.add(deadline, self._look_at_deadline)
+
+    def _look_at_deadline(self) -> None:
+        deadline, waiter = self.deadline, self.waiter
+        if deadline is None or waiter is None:
+            return
+        hub = self.registration.hub
+        if deadline <= hub.clock():
+            waiter.fail(TimeoutError("timed out"))
+        else:
+            self.timer = hub.timers.add(deadline, self._look_at_deadline)
+
+    def forsake(self) -> None:
+        """Fail the waiter with EBADF: the fd is gone."""
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.waiter is not None:
+            self.waiter.fail(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+
+    def _busy(self, other: Waiter) -> str:
+        holder = next((one for one, waiter in other.hub.parked.items() if waiter is other), None)
+        who = "another greenlet" if holder is None else describe(holder)
+        return (
+            f"fd {self.registration.fd}: {who} already waits to {self.verb}, so {describe(getcurrent())} can't; "
+            "let one task do it and pass the data on, or use a dup() of the socket"
+        )
+
+
+class Registration:
+    """What one hub knows of one fd."""
+
+    __slots__ = ("fd", "hub", "hung_up", "kept", "label", "read", "write")
+
+    def __init__(self, hub: Hub, fd: int, kept: bool, label: object = None) -> None:
+        self.hub = hub
+        self.fd = fd
+        self.kept = kept
+        self.label = label
+        self.hung_up = False
+        """True once an event has said so: an end of file that came together with data makes no second edge."""
+        self.read = Direction(self, "read", READ)
+        self.write = Direction(self, "write", WRITE)
+
+    def notify(self, events: int) -> None:
+        """Take the poller's report."""
+        if events & HANGUP:
+            self.hung_up = True
+            events |= READ | WRITE
+        if events & READ:
+            self.read.notify()
+        if events & WRITE:
+            self.write.notify()
+
+    def arm(self) -> bool:
+        """Tell the poller what is waited for; return False if the fd is always ready."""
+        try:
+            self.hub.poller.arm(self.fd, self._wanted())
+        except PermissionError:
+            return False
+        return True
+
+    def disarm(self) -> None:
+        """Tell a level-triggered poller what is still waited for; it would repeat itself. An edge is told just once."""
+        poller = self.hub.poller
+        if not poller.keeps and self.hub.registrations.get(self.fd) is self:
+            poller.arm(self.fd, self._wanted())
+
+    def _wanted(self) -> int:
+        return (READ if self.read.waiter is not None else 0) | (WRITE if self.write.waiter is not None else 0)
+
+    def close(self) -> None:
+        """Forget the fd, and fail with EBADF whoever waits for it. Call it before the fd is closed. Any thread."""
+        hub = self.hub
+        if hub.registrations.get(self.fd) is self:
+            del hub.registrations[self.fd]
+            hub.poller.unregister(self.fd)
+        self.forsake()
+
+    def forsake(self) -> None:
+        """Fail with EBADF whoever waits: the fd, or the hub, is gone."""
+        self.read.forsake()
+        self.write.forsake()
+
+    def __repr__(self) -> str:
+        return f"<fd {self.fd}>" if self.label is None else f"<fd {self.fd}: {self.label}>"
+
+
+def register(hub: Hub, fd: int) -> Registration:
+    """Return a registration of `fd` for its owner, who tells when it closes it."""
+    kept = hub.poller.keeps
+    if kept:
+        hub.poller.register(fd)
+    registration = hub.registrations[fd] = Registration(hub, fd, kept)
+    return registration
+
+
+def _foreign(fd: int | HasFileno) -> Registration:
+    number = fd if isinstance(fd, int) else fd.fileno()
+    if number < 0:
+        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {fd!r} is closed")
+    hub = get_hub()
+    registration: Any = hub.registrations.get(number)
+    if registration is None:
+        registration = hub.registrations[number] = Registration(hub, number, kept=False)
+    elif registration.kept:
+        hub.poller.register(number)  # again: what is ready already made its edge before this wait
+    return registration
+
+
+def wait_readable(fd: int | HasFileno, timeout: float | None = None) -> None:
+    """Park until `fd` (a number, or anything with `fileno()`) may be read from without blocking.
+
+    For file descriptors that others own; sockets of ours wait by themselves. Raises TimeoutError after `timeout` seconds,
+    BusyError if another task waits for the same, OSError(EBADF) for a closed fd. Not from inside the hub.
+    """
+    _foreign(fd).read.wait(timeout)
+
+
+def wait_writable(fd: int | HasFileno, timeout: float | None = None) -> None:
+    """Park until `fd` may be written to without blocking; otherwise as `wait_readable`."""
+    _foreign(fd).write.wait(timeout)

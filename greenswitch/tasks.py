@@ -1,0 +1,526 @@
+"""Tasks: functions that run side by side on one thread, switched by the hub.
+
+A task is a small object that runs on a carrier (see `greenswitch.hub.carriers`); code inside it sees the task by
+`getcurrent()`, and never the carrier. Its result or exception is kept; an exception that nobody has looked at by the time
+the task is released, or its hub ends, is reported once.
+
+Knows the hub. Knows no lock, no socket.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
+from itertools import count
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
+
+import greenlet
+from greenlet import GreenletExit
+
+from greenswitch.errors import HubError
+from greenswitch.hub import TIMED_OUT, Carrier, Hub, Job, Timer, Waiter, describe, get_hub, has_hub
+
+_GRACE = 5.0  # seconds that left-over tasks get for their `finally` blocks when `run` ends
+_numbers = count(1)
+_unseen: WeakSet[_Unseen] = WeakSet()
+
+Outcome = TypeVar("Outcome")
+
+
+class _Unseen:
+    """A failure nobody has looked at. It reports itself when its task is released; looking disarms it."""
+
+    __slots__ = ("__weakref__", "error", "hub", "name")
+
+    def __init__(self, task: Task, error: BaseException) -> None:
+        self.name = task.name
+        self.hub = task.hub
+        self.error: BaseException | None = error
+        _unseen.add(self)
+
+    def report(self) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            self.hub.on_error(f"Task {self.name!r}, which nobody asked for its result,", error)
+
+    __del__ = report
+
+
+class Task(Job):
+    """A function call that runs beside others. `spawn` makes it.
+
+    States: *new* (its turn has not come), *running*, *ready*, *parked*, then *done*, *failed* or *killed*. Its methods may
+    be called from any task, from main and from other threads; those that wait, not from inside the hub.
+    """
+
+    __slots__ = ("__weakref__", "_called", "_error", "_links", "_name", "_number", "_state", "_timer", "_unseen", "_value")
+
+    def __init__(self, hub: Hub, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.hub = hub
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.context = copy_context()
+        self.carrier: Carrier | None = None
+        self._number = next(_numbers)
+        self._name: str | None = None
+        self._called: str | None = None  # the function's name, once the function itself is let go
+        self._state: str | None = None  # the final one, once there is one
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._links: list[Callable[[Task], Any]] | None = None
+        self._timer: Timer | None = None
+        self._unseen: _Unseen | None = None
+
+    # -- looking at it ---------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages: the function's name and a number, unless you set another."""
+        if self._name is None:
+            self._name = f"{self._called or _called(self.function)}-{self._number}"
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def state(self) -> str:
+        """One of new, running, ready, parked, done, failed, killed."""
+        if self._state is not None:
+            return self._state
+        carrier = self.carrier
+        if carrier is None:
+            return "new"
+        if carrier is greenlet.getcurrent():
+            return "running"
+        waiter = self.hub.parked.get(carrier)
+        return "parked" if waiter is not None and waiter.greenlet is not None else "ready"
+
+    @property
+    def value(self) -> Any:
+        """What the function has returned; None until then, and if it failed or was killed."""
+        return self._value
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The exception it failed with, or None. Looking at it here counts: it is not reported any more."""
+        self._seen()
+        return self._error if self._state == "failed" else None
+
+    @property
+    def started(self) -> bool:
+        """True from its first step on, until it ends."""
+        return self.carrier is not None
+
+    @property
+    def dead(self) -> bool:
+        """True once it is done, failed or killed."""
+        return self._state is not None
+
+    def ready(self) -> bool:
+        """Return whether it is done, failed or killed."""
+        return self._state is not None
+
+    def successful(self) -> bool:
+        """Return whether its function has returned."""
+        return self._state == "done"
+
+    @property
+    def label(self) -> str:
+        """How it is called in messages about others."""
+        return f"Task {self.name!r}"
+
+    def __bool__(self) -> bool:
+        """True while it runs: started, and not ended."""
+        return self.carrier is not None
+
+    def __repr__(self) -> str:
+        state = self.state
+        if state == "parked":
+            waiter = self.hub.parked.get(self.carrier)  # type: ignore[arg-type]
+            if waiter is not None:
+                state = f"parked: {waiter.reason}"
+        elif state == "failed":
+            state = f"failed: {self._error!r}"
+        return f"<Task {self.name!r} {state}>"
+
+    # -- waiting for it --------------------------------------------------------------------------------------------
+
+    def join(self, timeout: float | None = None) -> None:
+        """Park until it has ended, or `timeout` seconds have passed. Raises nothing of the task's; see `get`."""
+        if self._state is None:
+            _wait_for(self, timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Park until it has ended; return its value, or raise what it failed with.
+
+        A killed task raises GreenletExit. TimeoutError after `timeout` seconds.
+        """
+        if self._state is None and not _wait_for(self, timeout):
+            raise TimeoutError(f"{self!r} has not ended within {timeout} seconds")
+        if self._error is not None:
+            self._seen()
+            raise self._error
+        return self._value
+
+    def link(self, callback: Callable[[Task], Any]) -> None:
+        """Have `callback(task)` called inside the hub (so it must not wait) when the task has ended, or now if it has."""
+        if not callable(callback):
+            raise TypeError(f"link needs a callable, not {callback!r}")
+        self.add_link(_InHub(self.hub, callback))
+
+    def unlink(self, callback: Callable[[Task], Any]) -> None:
+        """Take `callback` back; one that isn't linked is no error."""
+        self.remove_link(_InHub(self.hub, callback))
+
+    def add_link(self, notify: Callable[[Task], Any]) -> None:
+        """Have `notify(task)` called at once where the task ends: it must neither switch nor raise. For waiters."""
+        if self._links is None:
+            self._links = []
+        links = self._links
+        links.append(notify)
+        # Ended meanwhile, maybe in another thread: whoever takes the link out of the list tells.
+        if self._state is not None and self._take(links, notify):
+            notify(self)
+
+    def remove_link(self, notify: Callable[[Task], Any]) -> None:
+        """Take `notify` back; one that isn't linked is no error."""
+        if self._links is not None:
+            self._take(self._links, notify)
+
+    @staticmethod
+    def _take(links: list[Callable[[Task], Any]], notify: Callable[[Task], Any]) -> bool:
+        try:
+            links.remove(notify)
+        except ValueError:
+            return False
+        return True
+
+    # -- ending it -------------------------------------------------------------------------------------------------
+
+    def kill(
+        self,
+        exception: BaseException | type[BaseException] = GreenletExit,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Raise `exception` in the task where it waits, and wait up to `timeout` seconds until it has ended.
+
+        One that has not started never runs. One that has ended stays as it is. One that is ready to go on with something it
+        has been given keeps it, and is killed at its next wait. With `block=False` return at once; needed inside the hub.
+        """
+        error = exception() if isinstance(exception, type) else exception
+        if not isinstance(error, BaseException):
+            raise TypeError(f"kill needs an exception, not {exception!r}")
+        if self._state is not None:
+            return
+        if has_hub() and get_hub() is self.hub:
+            self._kill(error)
+        else:
+            self.hub.call_threadsafe(self._kill, error)
+        if block and self._state is None:
+            self.join(timeout)
+
+    def _kill(self, error: BaseException) -> None:
+        if self._state is not None:
+            return
+        carrier = self.carrier
+        if carrier is None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.finish(None, error)
+        elif carrier is greenlet.getcurrent():
+            raise error
+        else:
+            self.hub.interrupt(carrier, error)
+
+    def finish(self, value: Any, error: BaseException | None) -> None:
+        carrier, self.carrier = self.carrier, None
+        self._called = _called(self.function)
+        self.function = self.context = None
+        self.args = ()
+        self.kwargs = {}
+        self._timer = None
+        self._value = value
+        self._error = error
+        if error is None:
+            self._state = "done"
+        elif isinstance(error, GreenletExit):
+            self._state = "killed"
+        else:
+            self._state = "failed"
+            self._failed(error)
+        if carrier is not None:
+            self.hub.withdraw(carrier)
+        links = self._links
+        if links:
+            for notify in links[:]:
+                if self._take(links, notify):
+                    notify(self)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            self.hub.interrupt(self.hub.main, error)
+        else:
+            self._unseen = _Unseen(self, error)
+
+    def _seen(self) -> None:
+        if self._unseen is not None:
+            self._unseen.error = None
+            self._unseen = None
+
+
+def _called(function: object) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+class _InHub:
+    """A user's link: two of the same callback are equal, so that it can be taken back."""
+
+    __slots__ = ("callback", "hub")
+
+    def __init__(self, hub: Hub, callback: Callable[[Task], Any]) -> None:
+        self.hub = hub
+        self.callback = callback
+
+    def __call__(self, task: Task) -> None:
+        self.hub.call_soon(self.callback, task)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _InHub) and other.callback == self.callback
+
+    def __hash__(self) -> int:
+        return hash(self.callback)
+
+
+# -- starting ------------------------------------------------------------------------------------------------------
+
+
+def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+    """Start `function(*args, **kwargs)` as a task at the hub's next turn; return the task.
+
+    It gets a copy of the caller's context variables. May be called inside the hub. A callable is required: TypeError.
+    """
+    if not callable(function):
+        raise TypeError(f"spawn needs a function and its arguments, not {function!r}")
+    hub = get_hub()
+    if hub.closed:
+        raise HubError("this hub is closed: nothing can be spawned in it any more")
+    task = Task(hub, function, args, kwargs)
+    hub.ready.append(task)
+    return task
+
+
+def spawn_later(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+    """Start `function(*args, **kwargs)` as a task in `seconds`, never early; return the task. Killing it calls it off."""
+    if not callable(function):
+        raise TypeError(f"spawn_later needs seconds, a function and its arguments, not {function!r}")
+    seconds = _checked(seconds)
+    hub = get_hub()
+    if hub.closed:
+        raise HubError("this hub is closed: nothing can be spawned in it any more")
+    task = Task(hub, function, args, kwargs)
+    task._timer = hub.timers.add(hub.clock() + seconds, hub.ready.append, task)
+    return task
+
+
+def getcurrent() -> Any:
+    """Return the task that is running; outside of tasks, the greenlet."""
+    current = greenlet.getcurrent()
+    job = getattr(current, "job", None)
+    return current if job is None else job
+
+
+def sleep(seconds: float = 0) -> None:
+    """Let others run for `seconds`, never less; 0 lets everybody go first who is ready now.
+
+    Raises ValueError for a negative or NaN number, as `time.sleep` does. Not from inside the hub.
+    """
+    hub = get_hub()
+    if seconds == 0:
+        hub.step_aside()
+        return
+    waiter = Waiter(hub, "sleep", _checked(seconds))
+    timer = hub.timers.add(hub.clock() + seconds, waiter.wake)
+    try:
+        hub.park(waiter)
+    finally:
+        timer.cancel()
+
+
+def _checked(seconds: float) -> float:
+    if not seconds >= 0:
+        raise ValueError(f"seconds must be a number from 0 on, not {seconds!r}")
+    return seconds
+
+
+# -- waiting for several -------------------------------------------------------------------------------------------
+
+
+class Waitable(Protocol):
+    """What `wait` and `iwait` can wait for: tasks, events, semaphores, results."""
+
+    def ready(self) -> bool:
+        """Return whether waiting is over."""
+
+    def add_link(self, notify: Callable[[Any], Any], /) -> None:
+        """Have `notify(self)` called once it is, at once if it already is; it neither switches nor raises. Any thread."""
+
+    def remove_link(self, notify: Callable[[Any], Any], /) -> None:
+        """Take `notify` back."""
+
+
+def _wait_for(one: Waitable, timeout: float | None) -> bool:
+    """Park until `one` is ready; return False if `timeout` seconds came first."""
+    if timeout is not None and timeout <= 0:
+        return one.ready()
+    hub = get_hub()
+    waiter = Waiter(hub, "join", one)
+    one.add_link(waiter.wake)
+    try:
+        return hub.wait(waiter, timeout) is not TIMED_OUT
+    finally:
+        one.remove_link(waiter.wake)
+
+
+class _Arrivals:
+    """Those of several waitables that are ready, in the order in which they became so."""
+
+    def __init__(self, objects: Iterable[Waitable]) -> None:
+        self.hub = get_hub()
+        self.arrived: deque[Waitable] = deque()
+        self.waiter: Waiter | None = None
+        self.left = list(dict.fromkeys(objects))
+        for one in self.left:
+            one.add_link(self._arrive)
+
+    def _arrive(self, one: Waitable) -> None:
+        self.arrived.append(one)
+        waiter = self.waiter
+        if waiter is not None:
+            waiter.wake()
+
+    def next(self, deadline: float | None) -> Waitable | None:
+        """Return the next one, or None when the deadline has passed."""
+        while not self.arrived:
+            left = None if deadline is None else deadline - self.hub.clock()
+            if left is not None and left <= 0:
+                return None
+            self.waiter = Waiter(self.hub, "wait for any of", self.left)
+            if self.arrived:  # by another thread, before it could see the waiter
+                self.waiter.wake()
+            try:
+                self.hub.wait(self.waiter, left)
+            finally:
+                self.waiter = None
+        one = self.arrived.popleft()
+        self.left.remove(one)
+        return one
+
+    def close(self) -> None:
+        for one in self.left:
+            one.remove_link(self._arrive)
+
+
+def iwait(objects: Iterable[Waitable], timeout: float | None = None, count: int | None = None) -> Iterator[Any]:
+    """Yield `objects` (tasks, events, …) as they become ready, each once; stop after `count`, or `timeout` seconds in all."""
+    arrivals = _Arrivals(objects)
+    deadline = None if timeout is None else arrivals.hub.clock() + timeout
+    wanted = len(arrivals.left) if count is None else min(count, len(arrivals.left))
+    try:
+        for _ in range(wanted):
+            one = arrivals.next(deadline)
+            if one is None:
+                return
+            yield one
+    finally:
+        arrivals.close()
+
+
+def wait(
+    objects: Iterable[Waitable] | None = None, timeout: float | None = None, count: int | None = None
+) -> list[Any]:
+    """Park until all `objects` (or `count` of them) are ready or `timeout` seconds have passed; return those that are.
+
+    Without `objects`, wait for every task of this hub that there is now, but the calling one.
+    """
+    if objects is None:
+        current = getcurrent()
+        objects = [job for job in get_hub().carriers.jobs() if isinstance(job, Task) and job is not current]
+    return list(iwait(objects, timeout, count))
+
+
+def joinall(
+    tasks: Iterable[Task], timeout: float | None = None, raise_error: bool = False, count: int | None = None
+) -> list[Task]:
+    """Park until all `tasks` (or `count` of them) have ended or `timeout` seconds have passed; return those that have.
+
+    With `raise_error` the first failure is raised as soon as it happens.
+    """
+    if raise_error or count is not None:
+        ended = []
+        for task in iwait(tasks, timeout, count):
+            if raise_error and task.exception is not None:
+                raise task.exception
+            ended.append(task)
+        return ended
+    # One after another: nothing has to be noted of those that have ended already, or end meanwhile.
+    tasks = list(tasks)
+    hub = get_hub()
+    deadline = None if timeout is None else hub.clock() + timeout
+    for task in tasks:
+        task.join(None if deadline is None else deadline - hub.clock())
+    return [task for task in tasks if task.ready()]
+
+
+def killall(
+    tasks: Iterable[Task],
+    exception: BaseException | type[BaseException] = GreenletExit,
+    block: bool = True,
+    timeout: float | None = None,
+) -> None:
+    """Kill `tasks` (see `Task.kill`), then wait up to `timeout` seconds in all until they have ended."""
+    tasks = list(tasks)
+    for task in tasks:
+        if task is not getcurrent():
+            task.kill(exception, block=False)
+    if block:
+        joinall([task for task in tasks if task is not getcurrent()], timeout)
+
+
+# -- the whole program ---------------------------------------------------------------------------------------------
+
+
+def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace: float = _GRACE) -> Outcome:
+    """Run `main(*args)` as a task in a fresh hub (or in `hub`), and return its result or raise what it raises.
+
+    When it ends, and on Ctrl-C and SystemExit, the tasks that are left are killed and get `grace` seconds for their
+    `finally` blocks; then the hub is closed. Raises HubError inside a task or a callback: there the hub runs already.
+    """
+    if greenlet.getcurrent().parent is not None:
+        raise HubError(f"run() starts a hub, and {describe(greenlet.getcurrent())} runs inside one: spawn() a task instead")
+    with hub or Hub() as hub:
+        task = spawn(main, *args)
+        task.name = getattr(main, "__name__", "main")
+        try:
+            return task.get()
+        finally:
+            _kill_left_over(hub, grace)
+
+
+def _kill_left_over(hub: Hub, grace: float) -> None:
+    deadline = hub.clock() + grace
+    while left := [job for job in hub.carriers.jobs() if isinstance(job, Task)]:
+        if hub.clock() >= deadline:
+            names = ", ".join(repr(task) for task in left)
+            hub.on_error("closing the hub", HubError(f"still running {grace} seconds after being killed: {names}"))
+            break
+        killall(left, timeout=max(0.0, deadline - hub.clock()))
+    for unseen in [one for one in _unseen if one.hub is hub]:
+        unseen.report()
+
+
