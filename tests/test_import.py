@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import greenswitch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,6 +95,16 @@ def test_import_loads_no_optional_package_and_nothing_heavy() -> None:
     assert "greenswitch" in report["modules"]
     assert loaded(report, OPTIONAL) == []
     assert loaded(report, HEAVY) == []
+
+
+def test_version_is_the_one_that_is_packaged() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert greenswitch.__version__ == project["version"]
+
+
+def test_every_public_name_is_there_and_listed_once() -> None:
+    assert [name for name in greenswitch.__all__ if not hasattr(greenswitch, name)] == []
+    assert len(set(greenswitch.__all__)) == len(greenswitch.__all__)
 
 
 @pytest.mark.parametrize(
