@@ -3,7 +3,8 @@
 Why: before a hub chooses for you, see what there is to choose. One idea a file:
 
 - `coroutine`: a greenlet with a name, a state, and errors that tell the cure.
-- `relay` and `generators`: round robin, ping-pong and a pipeline, twice with the same signatures; by switches and by `yield`.
+- `relay` and `generators`: round robin, ping-pong and a pipeline, twice with the same signatures; by switches and by
+  `yield`.
 - `iterate`: a function that pushes, turned into an iterator that is pulled.
 - `stacks`: where a suspended greenlet stands, and whom it returns to.
 - `limitation`: what all this can't do, measured. The hub is the answer to it.

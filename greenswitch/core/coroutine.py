@@ -1,18 +1,19 @@
 """A greenlet with a name, that can tell where it stands and why a switch can't work.
 
-Why: a raw greenlet is the smallest tool that there is. It is started, switched to, and it ends; but it prints as an address, and
-its mistakes are silent. Switch to a finished one and you land in its parent; switch to yourself and nothing happens. `Coroutine`
-is the same switch with eyes: a state, the line where it stands, who resumed it, its result, and an error that names the cure.
+Why: a raw greenlet is the smallest tool that there is. It is started, switched to, and it ends; but it prints as an
+address, and its mistakes are silent. Switch to a finished one and you land in its parent; switch to yourself and
+nothing happens. `Coroutine` is the same switch with eyes: a state, the line where it stands, who resumed it, its
+result, and an error that names the cure.
 
 The rules, all of them greenlet's own:
 
 1. The first switch calls the function: the values switched are its arguments. Each later switch passes one value, which
    becomes the result of the switch that the coroutine left by.
 2. Nobody is chosen for you: whoever you don't switch to stays where it is.
-3. When the function ends, its *parent* runs on, with the result or the exception: not the one who resumed it last. The parent
-   is the coroutine that made it, unless another is given.
-4. A suspended coroutine that nobody refers to any more gets a `GreenletExit` thrown in, so that its `finally` blocks run. It
-   must be nobody: one that is referred to by its own function's variables is never freed, so end it with
+3. When the function ends, its *parent* runs on, with the result or the exception: not the one who resumed it last. The
+   parent is the coroutine that made it, unless another is given.
+4. A suspended coroutine that nobody refers to any more gets a `GreenletExit` thrown in, so that its `finally` blocks
+   run. It must be nobody: one that is referred to by its own function's variables is never freed, so end it with
    `throw(GreenletExit)`. That is an end, not a failure: the parent gets the GreenletExit as a value.
 
 Knows greenlet and the context stacks. Knows no hub: a task of a hub is not to be switched to by hand.
@@ -32,16 +33,16 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from greenswitch.core import stacks
 from greenswitch.errors import SwitchError
 
-__hidden_from_stacks__ = True
+__hidden_from_stacks__ = __file__
 
 State = Literal["new", "running", "suspended", "finished", "failed"]
 
 
 class _Record:
-    """What is known about one greenlet. It lives in the greenlet's `__dict__`, and its running function's frame holds it.
+    """What is known about one greenlet. It lives in the greenlet's `__dict__` and in its outermost frame.
 
-    Invariant: it refers strongly neither to the greenlet nor to a Coroutine. Otherwise a suspended greenlet would keep itself
-    alive, and its `finally` blocks would never run.
+    Invariant: it refers strongly neither to the greenlet nor to a Coroutine. Otherwise a suspended greenlet would keep
+    itself alive, and its `finally` blocks would never run.
     """
 
     __slots__ = ("exception", "function", "resumer", "resumer_name", "resumes", "thread", "value", "view")
@@ -60,8 +61,8 @@ class _Record:
 class Coroutine:
     """Name a function that can be left in the middle and resumed there, by anyone on the same thread.
 
-    `name` defaults to the function's; `parent` (a Coroutine or a greenlet) runs on when the function ends, and defaults to
-    whoever makes the coroutine.
+    `name` defaults to the function's; `parent` (a Coroutine or a greenlet) runs on when the function ends, and defaults
+    to whoever makes the coroutine.
 
     >>> def add_up(first):
     ...     second = hand_back("one more, please")
@@ -79,9 +80,6 @@ class Coroutine:
 
     __slots__ = ("__weakref__", "_record", "greenlet")
 
-    #: The raw greenlet, for whatever works on these; switching to it directly is fine, but goes unchecked.
-    greenlet: greenlet
-
     def __init__(
         self, function: Callable[..., Any], *, name: str | None = None, parent: stacks.Target | None = None
     ) -> None:
@@ -90,7 +88,7 @@ class Coroutine:
         record = _Record(function)
         above = getcurrent() if parent is None else stacks.of_greenlet(parent)
         green = greenlet(partial(_run, record, function), above)
-        self._bind(green, record, name or getattr(function, "__name__", type(function).__name__))
+        self._bind(green, record, name or str(getattr(function, "__name__", type(function).__name__)))
 
     def _bind(self, green: greenlet, record: _Record, name: str) -> None:
         self.greenlet, self._record = green, record
@@ -145,7 +143,7 @@ class Coroutine:
 
     @property
     def resumed_by(self) -> Coroutine | None:
-        """Return who switched to it last; None if nobody has, if that one is freed, or if it was a raw greenlet's switch."""
+        """Return who switched to it last; None if nobody has, if that one is freed, or if a raw greenlet did."""
         green = self._record.resumer() if self._record.resumer is not None else None
         return None if green is None else Coroutine.of(green)
 
@@ -153,8 +151,8 @@ class Coroutine:
         """Leave the running greenlet and run this one, until somebody switches back; return what they pass.
 
         The first switch's values are the function's arguments; later ones pass one value (None if there is none). Raise
-        SwitchError, and switch nowhere, if this one has ended, runs already, belongs to another thread, or can't take the
-        values. If the function raises and the caller is its parent, that exception is raised here.
+        SwitchError, and switch nowhere, if this one has ended, runs already, belongs to another thread, or can't take
+        the values. If the function raises and the caller is its parent, that exception is raised here.
         """
         self._refuse("switch to")
         if self.greenlet:
@@ -185,7 +183,7 @@ class Coroutine:
         try:
             return leave(*args, **kwargs)
         finally:
-            # We run again. If nobody said "it was me", a raw greenlet or an ending one did it: don't name the previous one.
+            # We run again. If nobody said "it was me", a raw switch or a child's end did it: forget who it was.
             if mine is not None and mine.resumes == resumes:
                 mine.resumer = mine.resumer_name = None
 
@@ -193,8 +191,8 @@ class Coroutine:
         here = getcurrent()
         if stacks.main_of(self.greenlet) is not stacks.main_of(here):
             raise SwitchError(
-                f"can't {verb} {self!r}: it belongs to thread {self._record.thread}, and a greenlet can't move to another. "
-                "Pass data between threads with a queue.Queue, and switch only within one"
+                f"can't {verb} {self!r}: it belongs to thread {self._record.thread}, and a greenlet can't move to "
+                "another. Pass data between threads with a queue.Queue, and switch only within one"
             )
         if self.greenlet is here:
             raise SwitchError(
@@ -220,15 +218,15 @@ class Coroutine:
             called = getattr(function, "__name__", repr(function))
             given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
             raise SwitchError(
-                f"the first switch to {self.name!r} calls {called}{signature} with the values switched as its arguments, and "
-                f"({given}) doesn't fit: {error}. It is still new: switch again with its arguments"
+                f"the first switch to {self.name!r} calls {called}{signature} with the values switched as its "
+                f"arguments, and ({given}) doesn't fit: {error}. It is still new: switch again with its arguments"
             ) from error
 
     def _one_value(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs or len(args) > 1:
             raise SwitchError(
-                f"{self!r} has started, so a switch to it passes one value, not {len(args) + len(kwargs)}: only the first "
-                "switch's values are arguments. Pass a tuple"
+                f"{self!r} has started, so a switch to it passes one value, not {len(args) + len(kwargs)}: only the "
+                "first switch's values are arguments. Pass a tuple"
             )
         return args[0] if args else None
 
@@ -252,7 +250,7 @@ def current() -> Coroutine:
 
 
 def hand_back(value: Any = None) -> Any:
-    """Switch to whoever resumed the running coroutine, as `yield` does, but from any call depth; return what comes back.
+    """Switch to whoever resumed the running coroutine, as `yield` does but from any call depth; return what comes back.
 
     Raise SwitchError if nobody is known to have resumed it, or if that one has ended.
     """
@@ -260,7 +258,8 @@ def hand_back(value: Any = None) -> Any:
     resumer = here.resumed_by
     if resumer is None:
         raise SwitchError(
-            f"{here!r} can't hand back: no Coroutine that is still there resumed it. Name the next one: other.switch(value)"
+            f"{here!r} can't hand back: no Coroutine that is still there resumed it. "
+            "Name the next one: other.switch(value)"
         )
     return resumer.switch(value)
 

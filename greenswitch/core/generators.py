@@ -1,11 +1,12 @@
 """The three relays of `relay.py` once more, made of generators: `yield` to wait, `send` to go on with a value.
 
-Why: Python had coroutines before it had greenlets or `async`, and these are they. Reading the two files side by side shows what
-a generator costs and what it can't do:
+Why: Python had coroutines before it had greenlets or `async`, and these are they. Reading the two files side by side
+shows what a generator costs and what it can't do:
 
-- It yields to whoever resumed it, and to nobody else. So a loop in the middle picks the next one, or the way back leads through
-  everybody who passed the value on.
-- It takes a value only at a `yield`, and a new one stands before its first. So it must be *primed*: run to that `yield` first.
+- It yields to whoever resumed it, and to nobody else. So a loop in the middle picks the next one, or the way back leads
+  through everybody who passed the value on.
+- It takes a value only at a `yield`, and a new one stands before its first. So it must be *primed*: run to that `yield`
+  first.
 - It is left at a `yield` in its own text only, never inside a function that it calls. `iterate.py` is about that.
 
 In return it needs nothing but Python, and one that nobody refers to any more is closed by itself, even in a cycle.

@@ -1,8 +1,9 @@
 """What switching by hand can't do, measured: wait for several things at once, or compute faster.
 
-Why: explicit switching is all that concurrency needs, except for one thing. A greenlet that calls `recv` and has nothing to read
-takes the whole thread to sleep, and nobody is left to name the next one. Each function here is an experiment of bounded time
-that returns its figures; printed, they tell what happened. The hub is the answer to the first two, and nothing answers the third:
+Why: explicit switching is all that concurrency needs, except for one thing. A greenlet that calls `recv` and has
+nothing to read takes the whole thread to sleep, and nobody is left to name the next one. Each function here is an
+experiment of bounded time that returns its figures; printed, they tell what happened. The hub is the answer to the
+first two, and nothing answers the third:
 
 - `frozen_echo`: an echo server switched by hand between two clients. While one says nothing, the other waits.
 - `blocking_adds_up`: two tasks that block 0.1 s each take 0.2 s. Taking turns is not waiting together.
@@ -42,8 +43,8 @@ class FrozenEcho:
     def __str__(self) -> str:
         lines = [f"{at:7.3f} s  {what}" for at, what in self.events]
         lines.append(
-            f"One client was silent for {self.idle:g} s, and the other waited {self.frozen:.3f} s for a reply that takes "
-            f"{max(self.alone):.4f} s when it is alone: a blocking recv stops every greenlet on the thread."
+            f"One client was silent for {self.idle:g} s, and the other waited {self.frozen:.3f} s for a reply that "
+            f"takes {max(self.alone):.4f} s when it is alone: a blocking recv stops every greenlet on the thread."
         )
         return "\n".join(lines)
 
@@ -65,7 +66,7 @@ class BlockingAddsUp:
 
 @dataclass(frozen=True, slots=True)
 class SwitchingCost:
-    """The same computation run straight through and by two greenlets that switch every `every` steps; times in seconds."""
+    """A computation run straight through and by two greenlets that switch every `every` steps; times in seconds."""
 
     steps: int
     every: int
@@ -92,13 +93,13 @@ class SwitchingCost:
 
 
 def frozen_echo(idle: float = 0.2, lines: int = 3) -> FrozenEcho:
-    """Serve a busy client of `lines` lines, alone and then beside one that is silent for `idle` seconds; return the waits.
+    """Serve a busy client of `lines` lines, alone, then beside one silent for `idle` seconds; return the waits.
 
-    The server runs on the calling thread and the clients on threads of their own, over socket pairs. Raise TimeoutError if
-    anything takes much longer than planned.
+    The server runs on the calling thread and the clients on threads of their own, over socket pairs. Raise TimeoutError
+    if anything takes much longer than planned.
     """
     if lines < 2 or idle <= 0:
-        raise ValueError("frozen_echo needs 2 lines or more (the second meets the idle client) and a silence above 0 seconds")
+        raise ValueError("frozen_echo needs 2 lines or more (the second meets the idle client) and a silence above 0 s")
     alone, _ = _serve_clients([lambda peer, log: _busy_client(peer, lines, log)], idle)
     beside, events = _serve_clients(
         [lambda peer, log: _busy_client(peer, lines, log), lambda peer, log: _idle_client(peer, idle, log)], idle
@@ -124,7 +125,7 @@ def blocking_adds_up(tasks: int = 2, seconds: float = 0.1) -> BlockingAddsUp:
 
 
 def switching_cost(steps: int = 200_000, every: int = 100, repeats: int = 3) -> SwitchingCost:
-    """Compute `steps` steps straight through, then in two greenlets that switch every `every` steps; return the best times.
+    """Compute `steps` steps straight through, then in two greenlets that switch every `every`; return the best times.
 
     Each time is the least of `repeats` runs, the two kinds taking turns, so that a busy machine harms both alike.
     """
@@ -140,7 +141,7 @@ def switching_cost(steps: int = 200_000, every: int = 100, repeats: int = 3) -> 
         switched = min(switched, time.perf_counter() - middle)
         straight = min(straight, middle - began)
         if result != expected:
-            raise ArithmeticError(f"two greenlets computed {result}, straight through it is {expected}: switching lost a value")
+            raise ArithmeticError(f"straight through is {expected}, two greenlets computed {result}: a value was lost")
     return SwitchingCost(steps, every, switches, straight, switched)
 
 

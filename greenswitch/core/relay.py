@@ -1,13 +1,14 @@
 """Three ways to share one thread, each task naming the next: round robin, ping-pong, pipeline.
 
-Why: these are the smallest programs in which several tasks are under way at once, and everything larger is made of them. Read
-this file beside `generators.py`: the same three, with the same signatures and the same results, made of generators. There, a
-task can only yield to whoever resumed it, so a loop in the middle must pass everything on. Here a task switches straight to the
-next one, and its first switch needs no priming: the values of it are the function's arguments.
+Why: these are the smallest programs in which several tasks are under way at once, and everything larger is made of
+them. Read this file beside `generators.py`: the same three, with the same signatures and the same results, made of
+generators. There, a task can only yield to whoever resumed it, so a loop in the middle must pass everything on. Here a
+task switches straight to the next one, and its first switch needs no priming: the values of it are the function's
+arguments.
 
-Two habits to copy. All greenlets are started by one caller, since a greenlet inherits the recursion depth of whoever starts it
-(a chain of 1,000 starts is a RecursionError). And whoever makes greenlets stops the ones that are left over: they refer to each
-other, so Python would never free them, nor run their `finally` blocks.
+Two habits to copy. All greenlets are started by one caller, since a greenlet inherits the recursion depth of whoever
+starts it (a chain of 1,000 starts is a RecursionError). And whoever makes greenlets stops the ones that are left over:
+they refer to each other, so Python would never free them, nor run their `finally` blocks.
 
 Knows raw greenlets, nothing else of ours.
 """
@@ -101,7 +102,7 @@ def pipeline(items: Iterable[Any], *stages: Callable[[Any], Any]) -> list[Any]:
         item = caller.switch()
         while True:
             arrived.append(item)
-            item = producer.switch()  # straight back: in the version with generators, the way back leads through every stage
+            item = producer.switch()  # straight back; a generator's way back leads through every stage
 
     caller = getcurrent()
     producer = greenlet(produce)

@@ -1,15 +1,15 @@
 """Read where a suspended greenlet stands: its frames, and the greenlets that it would return to.
 
-Why: a thread has one stack, a program that switches has many. When something hangs, the question is "who waits where, and who
-called whom". Two chains answer it, and they are easily mixed up:
+Why: a thread has one stack, a program that switches has many. When something hangs, the question is "who waits where,
+and who called whom". Two chains answer it, and they are easily mixed up:
 
 - the *frames* of one greenlet: its function called another, which called another, which switched away. These are calls.
-- the *parents*: the greenlet that runs on when this one's function ends, then that one's parent, up to the thread's main
-  greenlet. A parent called nothing: it is only where the result, or the exception, goes.
+- the *parents*: the greenlet that runs on when this one's function ends, then that one's parent, up to the thread's
+  main greenlet. A parent called nothing: it is only where the result, or the exception, goes.
 
-Knows raw greenlets, and anything that shows one as `.greenlet`. Must not know how a coroutine, an iterator or a task works: a
-module whose own frames would only be noise says so itself, with a global `__hidden_from_stacks__ = True`. A greenlet's name is
-its attribute `name`, which anyone may set: greenlets have a `__dict__`.
+Knows raw greenlets, and anything that shows one as `.greenlet`. Must not know how a coroutine, an iterator or a task
+works: a module whose own frames would only be noise says so itself, with a global `__hidden_from_stacks__ = __file__`.
+A greenlet's name is its attribute `name`, which anyone may set: greenlets have a `__dict__`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Literal, Protocol
 
 from greenlet import getcurrent, greenlet
 
-__hidden_from_stacks__ = True
+__hidden_from_stacks__ = __file__
 
 
 class HasGreenlet(Protocol):
@@ -165,7 +165,7 @@ def _visible(green: greenlet) -> Iterator[FrameType]:
     """Yield the frames, innermost first, without those of modules that only do the switching."""
     frame = sys._getframe() if green is getcurrent() else green.gr_frame
     while frame is not None:
-        if "__hidden_from_stacks__" not in frame.f_globals:
+        if frame.f_code.co_filename != frame.f_globals.get("__hidden_from_stacks__"):
             yield frame
         frame = frame.f_back
 
