@@ -1,0 +1,69 @@
+"""The servers on asyncio's streams, for asyncio and uvloop. `rows_coroutines` has the rows that need no server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rows import READ_SIZE, VOLLEY, VOLLEY_MESSAGE
+from rows_coroutines import serve as serve  # how a server is run is the same
+
+Announce = Callable[[int], None]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
+
+
+async def serve_echo(announce: Announce) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(READ_SIZE):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass  # the load client hangs up with a reset
+        finally:
+            writer.close()
+
+    await _listen(announce, talk)
+
+
+serve_connections = serve_echo
+
+
+async def _listen(announce: Announce, talk: Talk) -> None:
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, backlog=1024)
+    announce(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+async def serve_recv_deadline(announce: Announce) -> None:
+    deadline = asyncio.timeout
+    seen = 0
+
+    def swallow(writer: asyncio.StreamWriter, data: bytes) -> None:
+        nonlocal seen
+        seen += len(data)
+        if seen >= VOLLEY * VOLLEY_MESSAGE:
+            seen = 0
+            writer.write(b".")
+
+    async def bare(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(READ_SIZE):
+            swallow(writer, data)
+
+    async def armed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with deadline(10):
+                data = await reader.read(READ_SIZE)
+            if not data:
+                return
+            swallow(writer, data)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await (bare if await reader.read(1) == b"b" else armed)(reader, writer)
+        except ConnectionError:
+            pass  # the load client hangs up with a reset
+        finally:
+            writer.close()
+
+    await _listen(announce, talk)
