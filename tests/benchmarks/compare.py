@@ -121,8 +121,8 @@ def arguments() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {row.name:16}{row.what}" for row in ROWS)
     known = "\n".join(f"  {peer.name}" for peer in PEERS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog=f"rows:\n{listed}\n\npeers:\n{known}\n\nexit status: 0; 1 if a measurement failed or, with "
-                                            "--check, a promise is missed; 2 for a wrong command line")
+                                     epilog=f"rows:\n{listed}\n\npeers:\n{known}\n\nexit status: 0; 1 if a measurement "
+                                            "failed or, with --check, a promise is missed; 2 for a wrong command line")
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=[row.name for row in ROWS], help="only these rows")
     parser.add_argument("--peers", nargs="+", metavar="PEER", choices=[peer.name for peer in PEERS],
                         help="only these; ratios need gevent among them")

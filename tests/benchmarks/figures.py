@@ -41,9 +41,7 @@ def show(value: float | None, scale: float = 1.0) -> str:
         return NOTHING
     value *= scale
     size = abs(value)
-    if size >= 100 or (size >= 10 and value == int(value)):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
 def table(rows: Iterable[Row], peers: Sequence[str], results: Results) -> str:
