@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core/", "hub/"),
-    ("tasks", "timeouts", "locks", "queues", "pools", "threads"),
+    ("tasks", "timeouts", "locks", "queues", "pools", "groups", "threads"),
     ("sockets", "tls", "processes", "files", "servers"),
     ("green/",),
     ("monkey", "guests/", "recorder", "dump", "watchdog"),
@@ -32,7 +32,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER_OF = {place: number for number, places in enumerate(LAYERS) for place in places}
 
 # Imports inside a function: (module, what it imports) -> why it can't stand at the top of the file.
-LAZY: Mapping[tuple[str, str], str] = {}
+LAZY: Mapping[tuple[str, str], str] = {
+    ("greenswitch.threads", "concurrent.futures"): "it brings logging along: 5 ms that only who uses threads shall pay",
+}
 
 THIRD_PARTY = {"greenlet"}  # the only runtime dependency; anything else is optional, so lazy, so in LAZY
 VAGUE_NAMES = {"common", "compat", "helper", "helpers", "misc", "util", "utils"}

@@ -163,7 +163,7 @@ class Hub:
         self.parked: dict[greenlet.greenlet, Waiter] = {}
         """Every greenlet that waits, and its waiter."""
         self.io_waits = 0
-        """How many of them wait for a file descriptor."""
+        """How many of them wait for something from outside: a file descriptor, an OS thread."""
         self.registrations: dict[int, Any] = {}
         """By fd: whom to `notify(events)`. Kept by `greenswitch.hub.readiness`."""
         self.timers = Timers()
@@ -225,6 +225,14 @@ class Hub:
             return self.park(waiter)
         finally:
             timer.cancel()
+
+    def check(self, waiter: Waiter) -> None:
+        """Raise what `park(waiter)` would raise without parking. For calls that set something going before they park."""
+        current = getcurrent()
+        if current is self.greenlet or self.closed:
+            raise self._cannot_wait(waiter)
+        if current in self._interrupts and waiter.cancel():
+            raise self._next_interrupt(current)
 
     def step_aside(self) -> None:
         """Let everybody else who is ready go first, then go on."""
