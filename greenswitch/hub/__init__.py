@@ -3,7 +3,7 @@
 from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.hub import TIMED_OUT, Hub, Waiter, brief, describe, get_hub, has_hub
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
-from greenswitch.hub.readiness import Direction, Registration, register, wait_readable, wait_writable
+from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
 from greenswitch.hub.timers import Timer, Timers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Timers",
     "Waiter",
     "brief",
+    "closed_error",
     "describe",
     "get_hub",
     "has_hub",

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any, Protocol
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Protocol
 
 from greenlet import getcurrent
 
@@ -44,19 +46,21 @@ class Direction:
         self.drained = False
         """True: the last read emptied it, and no event has come since. Only a stream's owner may set it."""
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, deadline: float | None = None) -> None:
         """Park until the fd may be ready in this direction.
 
-        Raises TimeoutError after `timeout` seconds, BusyError if another greenlet waits for the same, OSError(EBADF) when
-        the fd is closed meanwhile.
+        Raises TimeoutError when the hub's clock shows `deadline`, BusyError if another greenlet waits for the same,
+        OSError(EBADF) when the fd is closed meanwhile.
         """
         registration = self.registration
         hub = registration.hub
+        if hub is None:
+            raise closed_error()
         if self.waiter is not None:
             raise BusyError(self._busy(self.waiter))
         self.waiter = waiter = Waiter(hub, self.verb, registration)
-        if timeout is not None:
-            self._set_deadline(hub, timeout)
+        if deadline is not None:
+            self._set_deadline(hub, deadline)
         hub.io_waits += 1
         try:
             if registration.kept or registration.arm():
@@ -81,8 +85,8 @@ class Direction:
     # A socket's timeout is one lazy timer: most waits end long before it, so the timer of an earlier wait stays in the heap
     # and, when it fires, looks whether anybody's deadline has really passed.
 
-    def _set_deadline(self, hub: Hub, timeout: float) -> None:
-        self.deadline = deadline = hub.clock() + timeout
+    def _set_deadline(self, hub: Hub, deadline: float) -> None:
+        self.deadline = deadline
         timer = self.timer
         if timer is not None and timer.active:
             if timer.when <= deadline:
@@ -94,7 +98,7 @@ class Direction:
         deadline, waiter = self.deadline, self.waiter
         if deadline is None or waiter is None:
             return
-        hub = self.registration.hub
+        hub = waiter.hub
         if deadline <= hub.clock():
             waiter.fail(TimeoutError("timed out"))
         else:
@@ -105,7 +109,7 @@ class Direction:
         if self.timer is not None:
             self.timer.cancel()
         if self.waiter is not None:
-            self.waiter.fail(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+            self.waiter.fail(closed_error())
 
     def _busy(self, other: Waiter) -> str:
         holder = next((one for one, waiter in other.hub.parked.items() if waiter is other), None)
@@ -117,12 +121,12 @@ class Direction:
 
 
 class Registration:
-    """What one hub knows of one fd."""
+    """What one hub knows of one fd. Once the fd, or the hub, is gone, `hub` is None."""
 
     __slots__ = ("fd", "hub", "hung_up", "kept", "label", "read", "write")
 
     def __init__(self, hub: Hub, fd: int, kept: bool, label: object = None) -> None:
-        self.hub = hub
+        self.hub: Hub | None = hub
         self.fd = fd
         self.kept = kept
         self.label = label
@@ -143,6 +147,8 @@ class Registration:
 
     def arm(self) -> bool:
         """Tell the poller what is waited for; return False if the fd is always ready."""
+        if self.hub is None:
+            raise closed_error()
         try:
             self.hub.poller.arm(self.fd, self._wanted())
         except PermissionError:
@@ -151,9 +157,9 @@ class Registration:
 
     def disarm(self) -> None:
         """Tell a level-triggered poller what is still waited for; it would repeat itself. An edge is told just once."""
-        poller = self.hub.poller
-        if not poller.keeps and self.hub.registrations.get(self.fd) is self:
-            poller.arm(self.fd, self._wanted())
+        hub = self.hub
+        if hub is not None and not hub.poller.keeps:
+            hub.poller.arm(self.fd, self._wanted())
 
     def _wanted(self) -> int:
         return (READ if self.read.waiter is not None else 0) | (WRITE if self.write.waiter is not None else 0)
@@ -161,13 +167,14 @@ class Registration:
     def close(self) -> None:
         """Forget the fd, and fail with EBADF whoever waits for it. Call it before the fd is closed. Any thread."""
         hub = self.hub
-        if hub.registrations.get(self.fd) is self:
+        if hub is not None and hub.registrations.get(self.fd) is self:
             del hub.registrations[self.fd]
             hub.poller.unregister(self.fd)
         self.forsake()
 
     def forsake(self) -> None:
         """Fail with EBADF whoever waits: the fd, or the hub, is gone."""
+        self.hub = None
         self.read.forsake()
         self.write.forsake()
 
@@ -175,26 +182,42 @@ class Registration:
         return f"<fd {self.fd}>" if self.label is None else f"<fd {self.fd}: {self.label}>"
 
 
+def closed_error() -> OSError:
+    """Return what a wait for a closed fd raises."""
+    return OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 def register(hub: Hub, fd: int) -> Registration:
-    """Return a registration of `fd` for its owner, who tells when it closes it."""
-    kept = hub.poller.keeps
-    if kept:
+    """Return `hub`'s registration of `fd` for its owner, who tells when it closes it. What is ready already gets reported.
+
+    One that is there already is taken over with its waiters: the owner may have come from another thread, or somebody may
+    wait for this fd by its number.
+    """
+    registration: Registration | None = hub.registrations.get(fd)
+    if registration is None:
+        registration = hub.registrations[fd] = Registration(hub, fd, kept=False)
+    if hub.poller.keeps:
         hub.poller.register(fd)
-    registration = hub.registrations[fd] = Registration(hub, fd, kept)
+        registration.kept = True
+    registration.hung_up = registration.read.drained = False
     return registration
 
 
-def _foreign(fd: int | HasFileno) -> Registration:
+def _wait_foreign(fd: int | HasFileno, direction: Callable[[Registration], Direction], timeout: float | None) -> None:
     number = fd if isinstance(fd, int) else fd.fileno()
     if number < 0:
-        raise OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: {fd!r} is closed")
+        raise closed_error()
     hub = get_hub()
-    registration: Any = hub.registrations.get(number)
+    registration: Registration | None = hub.registrations.get(number)
     if registration is None:
         registration = hub.registrations[number] = Registration(hub, number, kept=False)
     elif registration.kept:
-        hub.poller.register(number)  # again: what is ready already made its edge before this wait
-    return registration
+        hub.poller.register(number)  # again: what is ready already had its edge before this wait
+    direction(registration).wait(None if timeout is None else hub.clock() + timeout)
+
+
+_READ: Callable[[Registration], Direction] = attrgetter("read")
+_WRITE: Callable[[Registration], Direction] = attrgetter("write")
 
 
 def wait_readable(fd: int | HasFileno, timeout: float | None = None) -> None:
@@ -203,9 +226,9 @@ def wait_readable(fd: int | HasFileno, timeout: float | None = None) -> None:
     For file descriptors that others own; sockets of ours wait by themselves. Raises TimeoutError after `timeout` seconds,
     BusyError if another task waits for the same, OSError(EBADF) for a closed fd. Not from inside the hub.
     """
-    _foreign(fd).read.wait(timeout)
+    _wait_foreign(fd, _READ, timeout)
 
 
 def wait_writable(fd: int | HasFileno, timeout: float | None = None) -> None:
     """Park until `fd` may be written to without blocking; otherwise as `wait_readable`."""
-    _foreign(fd).write.wait(timeout)
+    _wait_foreign(fd, _WRITE, timeout)
