@@ -8,8 +8,8 @@ never notice.
 
 How it behaves is what a generator has taught to expect: the function starts at the first `next`, runs only while
 somebody waits for an item, and what it returns is the StopIteration's value. Its exceptions are raised at `next`, as
-they are, causes included. An iterator that is closed, left by `with`, or dropped early has `GreenletExit` raised at its
-`emit`, so `finally` blocks run.
+they are, causes included. It sees the context variables as they were when `iterate` was called. An iterator that is
+closed, left by `with`, or dropped early has `GreenletExit` raised at its `emit`, so `finally` blocks run.
 
 Knows raw greenlets and the context stacks. Knows no hub.
 """
@@ -17,6 +17,7 @@ Knows raw greenlets and the context stacks. Knows no hub.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec
@@ -55,6 +56,7 @@ class Iteration(Iterator[Any]):
         self._asked = False
         self._home = stacks.main_of(getcurrent())
         self.greenlet = greenlet(partial(_produce, run), self._home)
+        self.greenlet.gr_context = copy_context()  # a greenlet starts with none: decimal would forget its precision
         vars(self.greenlet).update(name=name, _tray=self._tray)
 
     def __next__(self) -> Any:
@@ -109,7 +111,7 @@ class Iteration(Iterator[Any]):
             raise
         finally:
             self._asked = False
-            self.greenlet.parent = self._home  # or it would keep the last consumer alive
+            self.greenlet.parent = self._home  # or a finished iterator would keep its last consumer alive
 
     def _adopt(self, consumer: greenlet) -> None:
         try:
@@ -170,6 +172,7 @@ def emit(item: Any) -> None:
             "run by iterate(function, ...), and not from another greenlet or thread that this function starts"
         )
     tray.item = item
+    del here, item  # a suspended frame that refers to its own greenlet would keep it, and the item, alive for ever
     consumer.switch(tray)
 
 
@@ -178,4 +181,4 @@ def _produce(run: Callable[[], Any]) -> Any:
     try:
         return run()
     except StopIteration as error:
-        raise RuntimeError("a function under iterate() raised StopIteration: return instead, to end the items") from error
+        raise RuntimeError("a function under iterate() raised StopIteration: return instead, to end it") from error

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
 
 from greenlet import getcurrent, greenlet
 
@@ -161,8 +162,10 @@ def _serve_clients(clients: Sequence[Client], idle: float) -> tuple[Sequence[flo
 
     def run(client: Client, peer: socket.socket) -> Sequence[float]:
         with peer:
+            together.wait()
             return client(peer, log)
 
+    together = Barrier(len(clients), timeout=SAFETY)  # or a late busy client would find the idle one's silence over
     pairs = [socket.socketpair() for _ in clients]
     for end in (end for pair in pairs for end in pair):
         end.settimeout(idle + SAFETY)
