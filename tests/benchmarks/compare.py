@@ -24,6 +24,7 @@ import platform
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,9 @@ def run_child(command: list[str]) -> str:
         except subprocess.TimeoutExpired:
             raise MeasurementError(f"no result after {PATIENCE} s") from None
         finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
+            if child.poll() != 0:  # it hasn't ended, or not well: its server may still run
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
     if child.returncode:
         raise MeasurementError(err.strip().splitlines()[-1] if err.strip() else f"exit status {child.returncode}")
     return out
