@@ -149,7 +149,7 @@ class Coroutine:
         green = self._record.resumer() if self._record.resumer is not None else None
         return None if green is None else Coroutine.of(green)
 
-    def switch(self, *args: Any, **kwargs: Any) -> Any:
+    def switch(self, /, *args: Any, **kwargs: Any) -> Any:
         """Leave the running greenlet and run this one, until somebody switches back; return what they pass.
 
         The first switch's values are the function's arguments; later ones pass one value (None if there is none). Raise
@@ -176,7 +176,7 @@ class Coroutine:
             _note_end(self._record, error)  # its function never runs, so nobody else would note it
         return self._go(self.greenlet.throw, error)
 
-    def _go(self, leave: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _go(self, leave: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         here = getcurrent()
         self._record.resumer, self._record.resumer_name = weakref.ref(here), stacks.name_of(here)
         self._record.resumes += 1

@@ -140,7 +140,7 @@ class Iteration(Iterator[Any]):
         return f"<Iteration of {stacks.name_of(self.greenlet)!r} {stacks.state_of(self.greenlet)}{place}>"
 
 
-def iterate(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Iteration:
+def iterate(function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Iteration:
     """Return an iterator over what `function(*args, **kwargs)` emits; it starts at the first `next`, on this thread.
 
     >>> def walk(tree):

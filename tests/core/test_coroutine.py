@@ -465,3 +465,8 @@ def test_the_main_greenlet_of_another_thread_is_refused():
     foreign = in_thread(raw.getcurrent)
     with pytest.raises(SwitchError, match=r"<Coroutine 'main' .*belongs to another thread"):
         Coroutine.of(foreign).switch()
+
+
+def test_arguments_may_have_any_name():
+    names = {"self": 1, "leave": 2, "function": 3, "record": 4}
+    assert Coroutine(lambda **given: given).switch(**names) == names

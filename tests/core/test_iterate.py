@@ -413,3 +413,8 @@ def test_the_function_sees_the_context_variables_of_its_maker():
     with decimal.localcontext() as context:
         context.prec = 4
         assert list(iterate(lambda: emit(decimal.Decimal(1) / 3))) == [decimal.Decimal("0.3333")]
+
+
+def test_arguments_may_have_any_name():
+    names = {"self": 1, "run": 2, "function": 3}
+    assert list(iterate(lambda **given: emit(given), **names)) == [names]
