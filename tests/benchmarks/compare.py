@@ -191,4 +191,7 @@ def report(run: Run, rows: list[Row], versions: dict[str, str]) -> dict[str, obj
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

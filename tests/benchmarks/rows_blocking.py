@@ -32,7 +32,7 @@ def timed(words: Words, row: Callable[[Words, int, Start], int], operations: int
         done = row(words, operations, start)
         return (time.process_time() - begun) / done
 
-    return words.run(main)
+    return float(words.run(main))
 
 
 def serve(words: Words, server: Callable[[Words, Announce], None], announce: Announce) -> None:

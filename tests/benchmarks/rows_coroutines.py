@@ -31,7 +31,7 @@ def timed(words: Words, row: Callable[[int, Start], Awaitable[int]], operations:
         done = await row(operations, start)
         return (time.process_time() - begun) / done
 
-    return words.run(main())
+    return float(words.run(main()))
 
 
 def serve(words: Words, server: Callable[[Announce], Any], announce: Announce) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from rows import READ_SIZE, VOLLEY, VOLLEY_MESSAGE
 from rows_coroutines import serve as serve  # how a server is run is the same
 
 Announce = Callable[[int], None]
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def serve_echo(announce: Announce) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -26,14 +25,7 @@ def _word(module: str, name: str) -> Any:
         return missing
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("greenswitch-toolkit")
-    except importlib.metadata.PackageNotFoundError:
-        return "of this checkout"
-
-
-version = _version()
+version = greenswitch.__version__
 run: Callable[..., Any] = greenswitch.run
 spawn = greenswitch.spawn
 sleep = greenswitch.sleep
