@@ -1,0 +1,101 @@
+"""The waiting line beneath every lock and queue: who waits for one thing, first come, first served.
+
+Knows waiters. Knows no lock, no queue, and nothing of what is given to those who wait.
+
+How to build a primitive on it
+==============================
+
+There is no guard: OS threads, finalisers and signal handlers may do anything to the same primitive between any two
+lines. What keeps it whole is an order, and it is the same for all:
+
+1. Who wants something looks first, and takes it if it is there **and nobody stands in line** (no barging).
+2. Else it stands in line *first*, and *then looks again*; only then does it park. `Line.wait` does that.
+3. Who gives something gives it to the first in line (`give`, which returns False when there is nobody). Else it puts
+   the thing down where all can see it *first*, and *then looks at the line again*, because of 2.
+
+So either the one who waits sees the thing, or the one who gives sees the waiter. To take the thing must be one step that
+others can't come in between: a `deque.popleft()`, or one line that swaps (see `Semaphore._take`).
+
+    def get(self, timeout=None):
+        if not self._line and <take a thing>:
+            return thing
+        waiter = Waiter(get_hub(), "get", self)
+        return self._line.wait(waiter, timeout, self._match)      # what was given, or TIMED_OUT
+
+    def put(self, thing):
+        if not self._line.give(thing):
+            <put it down>
+            if self._line:
+                self._match()
+
+    def _match(self):                                             # "look again", for both sides
+        while self._line and <take a thing>:
+            if not self._line.give(thing):
+                <put it back>                                     # everybody has left; the loop looks again
+
+A waiter that is killed or timed out leaves the line by itself. One that somebody has woken keeps what it was given,
+even if it is killed in the same turn: the kill is kept for its next wait (see `Hub.interrupt`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from greenswitch.hub import TIMED_OUT, Waiter
+
+
+class Line(deque[Waiter]):
+    """Waiters in the order of their arrival. `len(line)` of them wait; all methods may be called from any thread.
+
+    A deque, because its `append`, `popleft` and `remove` are single steps for threads, and call no Python code.
+    """
+
+    __slots__ = ()
+
+    def wait(self, waiter: Waiter, timeout: float | None, look_again: Callable[[], object]) -> Any:
+        """Stand in line and park until `waiter` gets something; return that, or TIMED_OUT after `timeout` seconds.
+
+        `look_again` is called when the waiter stands in line, to give what came in between to the first in line (who
+        may be this very waiter). It must not wait. A kill, a deadline or Ctrl-C raises. If that hits a waiter that has
+        just been given something (Ctrl-C as it goes on), its `value` says so, and the caller must pass the thing on.
+        """
+        try:
+            self.append(waiter)
+            look_again()
+            value = waiter.hub.park(waiter) if timeout is None else waiter.hub.wait(waiter, timeout)
+        except BaseException:
+            waiter.cancel()
+            self.leave(waiter)
+            raise
+        if value is TIMED_OUT:
+            self.leave(waiter)
+        return value
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take `waiter` out, if it still stands in line. It must have been woken or cancelled."""
+        try:
+            self.remove(waiter)
+        except ValueError:
+            pass  # a giver has taken it out, finds that it can't be woken any more, and goes on to the next
+
+    def give(self, thing: Any = True) -> bool:
+        """Wake the first who still waits, with `thing`; return False if there is nobody. Never switches."""
+        while self:
+            try:
+                waiter = self.popleft()
+            except IndexError:  # another thread was faster
+                break
+            if waiter.wake(thing):
+                return True
+        return False
+
+    def give_all(self, thing: Any = True) -> None:
+        """Wake everybody who stands in line now, with `thing`. Never switches."""
+        for _ in range(len(self)):
+            if not self.give(thing):
+                break
+
+    def __repr__(self) -> str:
+        return f"<Line: {len(self)} waiting>"
