@@ -1,0 +1,55 @@
+"""The twin of the standard library's `socket`: the same names, with ours where the original would block the thread.
+
+`from greenswitch.green import socket` in place of `import socket` is all that a program written for blocking sockets
+needs. Whatever is not replaced here (constants, errors, `inet_aton`, `setdefaulttimeout`, …) is the original's own.
+
+Knows `greenswitch.sockets`, name look-up and the standard library's `socket`. Knows no task.
+"""
+
+from __future__ import annotations
+
+import socket as original
+import sys
+from typing import Any
+
+from greenswitch.names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo
+from greenswitch.sockets import Socket, create_connection, create_server, fromfd, socketpair
+
+socket = Socket
+SocketType = Socket
+
+if sys.platform == "win32":
+
+    def fromshare(info: bytes) -> Socket:
+        """Return a cooperative socket of what `share` has packed, as `socket.fromshare`."""
+        shared = original.fromshare(info)
+        return Socket(shared.family, shared.type, shared.proto, fileno=shared.detach())
+
+
+# Ours first, for those who read and check types; then whatever else this Python's original lists.
+__all__ = [
+    "SocketType",
+    "create_connection",
+    "create_server",
+    "fromfd",
+    "getaddrinfo",
+    "getfqdn",
+    "gethostbyaddr",
+    "gethostbyname",
+    "gethostbyname_ex",
+    "getnameinfo",
+    "socket",
+    "socketpair",
+]
+__all__ += [name for name in original.__all__ if name not in __all__]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(original, name)
+    except AttributeError:
+        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's socket") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(original)})
