@@ -13,8 +13,8 @@ lines. What keeps it whole is an order, and it is the same for all:
 3. Who gives something gives it to the first in line (`give`, which returns False when there is nobody). Else it puts
    the thing down where all can see it *first*, and *then looks at the line again*, because of 2.
 
-So either the one who waits sees the thing, or the one who gives sees the waiter. To take the thing must be one step that
-others can't come in between: a `deque.popleft()`, or one line that swaps (see `Semaphore._take`).
+So either the one who waits sees the thing, or the one who gives sees the waiter. To take the thing must be one step
+that nobody can come in between: a `deque.popleft()`, or one line that swaps (see `Semaphore._take`).
 
     def get(self, timeout=None):
         if not self._line and <take a thing>:
@@ -73,6 +73,18 @@ class Line(deque[Waiter]):
             self.leave(waiter)
         return value
 
+    def stay(self, waiter: Waiter, timeout: float | None) -> Any:
+        """Park a waiter that stands in line already; otherwise as `wait`. For whoever looks and lines up in one step."""
+        try:
+            value = waiter.hub.park(waiter) if timeout is None else waiter.hub.wait(waiter, timeout)
+        except BaseException:
+            waiter.cancel()
+            self.leave(waiter)
+            raise
+        if value is TIMED_OUT:
+            self.leave(waiter)
+        return value
+
     def leave(self, waiter: Waiter) -> None:
         """Take `waiter` out, if it still stands in line. It must have been woken or cancelled."""
         try:
@@ -99,3 +111,53 @@ class Line(deque[Waiter]):
 
     def __repr__(self) -> str:
         return f"<Line: {len(self)} waiting>"
+
+
+class WaitableLock:
+    """A lock that `greenswitch.wait` and `iwait` can wait for, among others.
+
+    They are told when it is ready, and take nothing: a semaphore that is ready may have been taken by another when they
+    come to it, so acquire it then with `blocking=False`.
+    """
+
+    __slots__ = ("__weakref__", "_line", "_links")
+
+    def __init__(self) -> None:
+        self._line = Line()
+        self._links: list[Callable[[Any], Any]] = []
+
+    def ready(self) -> bool:
+        """Return whether one who asked now would not have to wait."""
+        raise NotImplementedError
+
+    def add_link(self, notify: Callable[[Any], Any]) -> None:
+        """Have `notify(self)` called once it is ready, at once if it is; it neither switches nor raises. For waiters."""
+        self._links.append(notify)
+        if self.ready():
+            self._tell()
+
+    def remove_link(self, notify: Callable[[Any], Any]) -> None:
+        """Take `notify` back; one that isn't linked is no error."""
+        try:
+            self._links.remove(notify)
+        except ValueError:
+            pass
+
+    def _tell(self) -> None:
+        """Call the links there are now, each once. Whoever makes it ready does that last."""
+        links = self._links
+        for _ in range(len(links)):
+            try:
+                notify = links.pop(0)
+            except IndexError:  # another thread was faster
+                return
+            notify(self)
+
+    def _waiting(self) -> str:
+        waiting = len(self._line)
+        return f", {waiting} waiting" if waiting else ""
+
+    def _at_fork_reinit(self) -> None:
+        """Forget, in a forked child, who waited in the parent: as the standard library's locks do."""
+        self._line.clear()
+        self._links.clear()

@@ -1,0 +1,181 @@
+"""Things that happen once, for many to wait for: `Event` and `AsyncResult`.
+
+Knows the line. Knows no owner: whoever likes may make it happen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from greenlet import GreenletExit
+
+from greenswitch.hub import TIMED_OUT, Waiter, get_hub
+from greenswitch.lines import WaitableLock
+
+
+class _Happening(WaitableLock):
+    """What has happened or not, and the wait for it."""
+
+    __slots__ = ("_happened",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._happened = False
+
+    def ready(self) -> bool:
+        """Return whether it has happened."""
+        return self._happened
+
+    def _happen(self) -> None:
+        self._happened = True
+        if self._line:
+            self._line.give_all()
+        if self._links:
+            self._tell()
+
+    def _look_again(self) -> None:
+        if self._happened:
+            self._line.give_all()
+
+    def _wait(self, verb: str, timeout: float | None) -> bool:
+        if self._happened:
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
+        waiter = Waiter(get_hub(), verb, self)
+        return self._line.wait(waiter, timeout, self._look_again) is not TIMED_OUT
+
+
+class Event(_Happening):
+    """A flag to wait for, as `threading.Event`.
+
+    >>> event = Event()
+    >>> event.wait(timeout=0)
+    False
+    >>> event.set()
+    >>> event.wait()
+    True
+    """
+
+    __slots__ = ()
+
+    def is_set(self) -> bool:
+        """Return whether it is set."""
+        return self._happened
+
+    def set(self) -> None:
+        """Set it, and wake all who wait. Never switches; anywhere, any thread."""
+        self._happen()
+
+    def clear(self) -> None:
+        """Have those who come from now on wait again. Never switches; anywhere, any thread."""
+        self._happened = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Park until it is set, at most `timeout` seconds; return False if that came first. Not in the hub.
+
+        Who has been woken by `set` returns True, even if `clear` came before he could go on.
+        """
+        return self._wait("wait for", timeout)
+
+    def __repr__(self) -> str:
+        return f"<Event {'set' if self._happened else 'not set'}{self._waiting()}>"
+
+    def _at_fork_reinit(self) -> None:
+        super()._at_fork_reinit()
+        self._happened = False
+
+
+class Outcome(Protocol):
+    """What an `AsyncResult` takes over when it is called: tasks, other results."""
+
+    def successful(self) -> bool:
+        """Return whether there is a value."""
+
+    @property
+    def value(self) -> Any:
+        """The value, if it was successful."""
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What it failed with; None for one that was killed."""
+
+
+class AsyncResult(_Happening):
+    """A value or an exception that somebody will set, as `gevent.event.AsyncResult`.
+
+    >>> result = AsyncResult()
+    >>> result.set(7)
+    >>> result.get()
+    7
+
+    Calling it takes over a task's outcome, so it can be a link: `task.link(result)`.
+    """
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def value(self) -> Any:
+        """The value; None until it is set, and if an exception was."""
+        return self._value
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The exception, if one was set."""
+        return self._error
+
+    def successful(self) -> bool:
+        """Return whether a value has been set."""
+        return self._happened and self._error is None
+
+    def set(self, value: Any = None) -> None:
+        """Set the value, and wake all who wait. Never switches; anywhere, any thread. Setting again replaces it."""
+        self._value, self._error = value, None
+        self._happen()
+
+    def set_exception(self, exception: BaseException) -> None:
+        """Have `get` raise `exception`, and wake all who wait. Never switches; anywhere, any thread."""
+        if not isinstance(exception, BaseException):
+            raise TypeError(f"set_exception needs an exception, not {exception!r}")
+        self._value, self._error = None, exception
+        self._happen()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Park until it is set; return the value or raise the exception. Not in the hub, unless it is set already.
+
+        Raises TimeoutError after `timeout` seconds, or at once with `block=False`.
+        """
+        if not self._happened:
+            if not block:
+                raise TimeoutError(f"{self!r} has nothing to get yet")
+            if not self._wait("get from", timeout):
+                raise TimeoutError(f"{self!r} has been set by nobody within {timeout} seconds")
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def get_nowait(self) -> Any:
+        """Return the value or raise the exception; TimeoutError if there is none yet. Never switches."""
+        return self.get(block=False)
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Park until it is set, at most `timeout` seconds; return the value, None if there is none. Not in the hub."""
+        self._wait("wait for", timeout)
+        return self._value
+
+    def __call__(self, source: Outcome) -> None:
+        """Take over the outcome of `source`; one that was killed counts as GreenletExit."""
+        if source.successful():
+            self.set(source.value)
+        else:
+            self.set_exception(source.exception or GreenletExit())
+
+    def __repr__(self) -> str:
+        if not self._happened:
+            return f"<AsyncResult not set{self._waiting()}>"
+        return f"<AsyncResult {f'value {self._value!r}' if self._error is None else f'exception {self._error!r}'}>"
