@@ -24,7 +24,6 @@ from greenswitch.hub import TIMED_OUT, Carrier, Hub, Job, Timer, Waiter, describ
 
 _GRACE = 5.0  # seconds that left-over tasks get for their `finally` blocks when `run` ends
 _numbers = count(1)
-_unseen: WeakSet[_Unseen] = WeakSet()
 
 Outcome = TypeVar("Outcome")
 
@@ -38,7 +37,10 @@ class _Unseen:
         self.name = task.name
         self.hub = task.hub
         self.error: BaseException | None = error
-        _unseen.add(self)
+        failures = self.hub.local.get(_UnseenOfHub)
+        if failures is None:
+            failures = self.hub.local[_UnseenOfHub] = _UnseenOfHub()
+        failures.add(self)
 
     def report(self) -> None:
         error, self.error = self.error, None
@@ -46,6 +48,15 @@ class _Unseen:
             self.hub.on_error(f"Task {self.name!r}, which nobody asked for its result,", error)
 
     __del__ = report
+
+
+class _UnseenOfHub(WeakSet[_Unseen]):
+    """The failures of one hub's tasks that nobody has looked at; closed with the hub."""
+
+    def close(self) -> None:
+        """Report them: from now on there is nobody left to look."""
+        for unseen in list(self):
+            unseen.report()
 
 
 class Task(Job):
@@ -164,7 +175,11 @@ class Task(Job):
             raise TimeoutError(f"{self!r} has not ended within {timeout} seconds")
         if self._error is not None:
             self._seen()
-            raise self._error
+            error = self._error
+            try:
+                raise error
+            finally:
+                del self, error  # the traceback holds this frame: a task that failed would hold itself
         return self._value
 
     def link(self, callback: Callable[[Task], Any]) -> None:
@@ -179,9 +194,8 @@ class Task(Job):
 
     def add_link(self, notify: Callable[[Task], Any]) -> None:
         """Have `notify(task)` called at once where the task ends: it must neither switch nor raise. For waiters."""
-        if self._links is None:
-            self._links = []
-        links = self._links
+        # One line, as in Waiter.wake: two threads that come at once must find the same list.
+        self._links = links = [] if self._links is None else self._links
         links.append(notify)
         # Ended meanwhile, maybe in another thread: whoever takes the link out of the list tells.
         if self._state is not None and self._take(links, notify):
@@ -251,6 +265,7 @@ class Task(Job):
             self._state = "done"
         elif isinstance(error, GreenletExit):
             self._state = "killed"
+            error.__traceback__ = None  # the locals of its frames shall not live as long as the task
         else:
             self._state = "failed"
             self._failed(error)
@@ -264,7 +279,7 @@ class Task(Job):
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self.hub.interrupt(self.hub.main, error)
+            self.hub.interrupt_main(error)
         else:
             self._unseen = _Unseen(self, error)
 
@@ -514,13 +529,11 @@ def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace:
 
 def _kill_left_over(hub: Hub, grace: float) -> None:
     deadline = hub.clock() + grace
-    while left := [job for job in hub.carriers.jobs() if isinstance(job, Task)]:
+    while left := [job for job in hub.carriers.jobs() if isinstance(job, Task) and not job.dead]:
         if hub.clock() >= deadline:
             names = ", ".join(repr(task) for task in left)
             hub.on_error("closing the hub", HubError(f"still running {grace} seconds after being killed: {names}"))
             break
         killall(left, timeout=max(0.0, deadline - hub.clock()))
-    for unseen in [one for one in _unseen if one.hub is hub]:
-        unseen.report()
 
 

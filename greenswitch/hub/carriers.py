@@ -105,7 +105,10 @@ class Carriers:
 
     def next_job(self, carrier: Carrier) -> Job | None:
         """Return what `carrier` shall run next, after a rest if need be; None if it is one too many."""
-        entry = self._hub.ready.popleft()
+        try:
+            entry = self._hub.ready.popleft()
+        except IndexError:  # the hub is closed, and whoever ran here has been freed
+            return None
         if isinstance(entry, Job):
             carrier.job = entry
             return entry

@@ -40,6 +40,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
@@ -48,7 +49,7 @@ from greenlet import GreenletExit, getcurrent
 
 from greenswitch.errors import DeadlockError, HubError, SwitchError
 from greenswitch.hub.alarm import Alarm
-from greenswitch.hub.carriers import Carriers, Job
+from greenswitch.hub.carriers import Carrier, Carriers, Job
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
 
@@ -116,6 +117,12 @@ class Waiter:
         """Make later wakes do nothing; return False if it has been woken before."""
         claimed, self.greenlet = self.greenlet, None
         return claimed is not None
+
+    def take_error(self) -> BaseException:
+        """Return what it was failed with and let go of it: kept here, the error's traceback would hold itself alive."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
 
     @property
     def reason(self) -> str:
@@ -209,11 +216,15 @@ class Hub:
                 raise SwitchError(
                     f"{describe(current)} waits ({waiter.reason}) and was switched to by hand; wake it through its waiter"
                 )
+        except BaseException:
+            if not waiter.cancel():
+                self._drop_turn(current)
+            raise
         finally:
             waiter.greenlet = None
             del self.parked[current]
         if waiter.error is not None:
-            raise waiter.error
+            raise waiter.take_error()
         return waiter.value
 
     def wait(self, waiter: Waiter, timeout: float | None = None) -> Any:
@@ -240,9 +251,18 @@ class Hub:
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(Waiter(self, "step aside"))
         self.ready.append(current)
-        self.ready.popleft().switch()
+        try:
+            self.ready.popleft().switch()
+        except BaseException:
+            self._drop_turn(current)
+            raise
         if current in self._interrupts:
             raise self._next_interrupt(current)
+
+    def _drop_turn(self, thrown_into: greenlet.greenlet) -> None:
+        """Take out of the ready queue who was thrown into by hand: its turn would come in the midst of its next wait."""
+        with suppress(ValueError):
+            self.ready.remove(thrown_into)
 
     def interrupt(self, target: greenlet.greenlet, error: BaseException) -> None:
         """Raise `error` in `target` where it is parked; if it isn't (or has been woken already), at its next park.
@@ -252,6 +272,24 @@ class Hub:
         waiter = self.parked.get(target)
         if waiter is None or not waiter.fail(error):
             self._interrupts.setdefault(target, []).append(error)
+
+    def interrupt_main(self, error: BaseException) -> None:
+        """Raise `error` in the main greenlet: KeyboardInterrupt, SystemExit and DeadlockError end up there. Hub's thread only.
+
+        Main may have switched by hand to a greenlet that parked, and then is neither parked nor ready: the error is raised
+        where it stands, since no wait of its own would ever do.
+        """
+        main = self.main
+        if main in self.parked or main in self.ready or main is getcurrent():
+            self.interrupt(main, error)
+        else:
+            self.call_soon(self._throw_into_main, error)
+
+    def _throw_into_main(self, error: BaseException) -> None:
+        if self.main in self.parked or self.main in self.ready:
+            self.interrupt(self.main, error)
+        else:
+            self.main.throw(error)
 
     def withdraw(self, target: greenlet.greenlet, error: BaseException | None = None) -> None:
         """Take back an interrupt (None: all of them) that `target` has not met yet."""
@@ -320,11 +358,9 @@ class Hub:
         while not self.closed:
             try:
                 self._poll()
-                self._run_batch()
-            except GreenletExit:
-                pass  # thrown by close(), and by nobody else: a greenlet that dies of it returns it
             except BaseException as error:
                 self._survive("asking the poller", error)
+            self._run_batch()
 
     def _run_batch(self) -> None:
         ready = self.ready
@@ -337,8 +373,6 @@ class Hub:
                     self._call(arrivals.popleft())
                 else:
                     ready.popleft().switch()
-            except GreenletExit:
-                raise
             except BaseException as error:
                 self._survive("a greenlet whose parent is the hub", error)
 
@@ -346,8 +380,6 @@ class Hub:
         self._in_callback = True
         try:
             callback.function(*callback.args)
-        except GreenletExit:
-            raise
         except BaseException as error:
             self._survive(f"callback {callback.function!r}", error)
         finally:
@@ -378,11 +410,15 @@ class Hub:
                 callback(*args)
 
     def _survive(self, what: str, error: BaseException) -> None:
+        if self.closed and isinstance(error, GreenletExit):
+            return  # thrown by close(), which has ended the batch
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            self.interrupt(self.main, error)
+            self.interrupt_main(error)
             return
         try:
             self.on_error(what, error)
+        except (KeyboardInterrupt, SystemExit) as leaving:
+            self.interrupt_main(leaving)
         except BaseException as broken:
             print_error("the hub's on_error", broken)
 
@@ -392,12 +428,7 @@ class Hub:
         if self._others_could_wake():
             return False
         self.asleep = False
-        error = DeadlockError(self.deadlock_report())
-        waiter = self.parked.get(self.main)
-        if waiter is None or not waiter.fail(error):
-            # Main isn't parked here: it has switched by hand to a greenlet that is. Raise it where main stands.
-            self.ready.append(self)
-            self.main.throw(error)
+        self.interrupt_main(DeadlockError(self.deadlock_report()))
         return True
 
     def _others_could_wake(self) -> bool:
@@ -426,23 +457,31 @@ class Hub:
         if self.closed:
             return
         current = getcurrent()
-        if current is self.greenlet or self.thread_id != threading.get_ident():
-            raise HubError("a hub is closed from its own thread, and not from one of its callbacks")
+        if self.thread_id != threading.get_ident() or self._stands_beneath(current):
+            raise HubError("a hub is closed from its own thread, and not from one of its tasks or callbacks")
         self.closed = True
         self.carriers.close()
+        self._in_batch = False
+        self.arrivals.clear()
         if self.greenlet:
             self.greenlet.parent = current
             self.greenlet.throw(GreenletExit)
-        for kept in self.local.values():
-            close = getattr(kept, "close", None)
-            if close is not None:
-                close()
+        for kept in list(self.local.values()):
+            try:
+                getattr(kept, "close", int)()
+            except Exception as error:
+                self.on_error(f"closing {kept!r} with its hub", error)
         self.ready.clear()
         self._forget()
         self._alarm.close()
         self.poller.close()
         if getattr(_of_thread, "hub", None) is self:
             _of_thread.hub = self._previous
+
+    def _stands_beneath(self, one: greenlet.greenlet | None) -> bool:
+        while one is not None and one is not self.greenlet:
+            one = one.parent
+        return one is not None
 
     def _forget(self) -> None:
         """Drop what waits, is timed or watched, without waking anyone."""
@@ -454,6 +493,8 @@ class Hub:
         self.local.clear()
 
     def __enter__(self) -> Hub:
+        if self.closed or self.thread_id != threading.get_ident() or getattr(_of_thread, "hub", None) is self:
+            raise HubError(f"{self!r} can't take this thread: it is closed, another thread's, or in its place already")
         self._previous = getattr(_of_thread, "hub", None)
         _of_thread.hub = self
         return self
@@ -477,19 +518,43 @@ class Hub:
         The greenlet that forked goes on in the child; the thread's main greenlet still may wait for it. Everybody else is
         kept unreachable but referenced: were their greenlets freed, the parent's `finally` blocks would run here.
         """
-        survivors = {getcurrent(), self.main}
-        _never_freed.extend((self.greenlet, self.carriers, self.poller, list(self.parked), list(self.ready)))
+        current, before = getcurrent(), self.greenlet
+        _never_freed.extend((before, self.carriers, self.poller, list(self.parked), list(self.ready)))
+        self.parked = {one: waiter for one, waiter in self.parked.items() if one is current or one is self.main}
         self.ready.clear()
         self.arrivals.clear()
-        self._in_callback = self._in_batch = self.asleep = False
-        self.io_waits = 0
-        self.parked = {waiting: waiter for waiting, waiter in self.parked.items() if waiting in survivors}
-        self._forget()
+        self._interrupts.clear()
+        self.local.clear()
         self.timers = Timers()
         self.carriers = Carriers(self)
+        self._in_batch = self.asleep = False
+        left_waiting = self._abandon_registrations()
         self._alarm.close()
         self.poller.close()
         self._open(make_poller())
+        if current is before:  # a callback has forked: this very loop goes on, and queues itself when it does
+            self.greenlet = before
+            self.ready.clear()
+        else:
+            self._in_callback = False
+            self._adopt(current, before)
+        self.io_waits = len(left_waiting)
+        for waiter in left_waiting:
+            waiter.wake()
+
+    def _adopt(self, current: greenlet.greenlet, before: greenlet.greenlet) -> None:
+        """Have who forked hand over to the new loop when it dies, and count among the living."""
+        if current.parent is before:
+            current.parent = self.greenlet
+        if isinstance(current, Carrier):
+            self.carriers.all.add(current)
+
+    def _abandon_registrations(self) -> list[Waiter]:
+        """Forget what is watched: sockets register again. Return main's waiter if it waits for one: it shall look itself."""
+        del self.registrations[self._alarm.fd]
+        abandoned = [waiter for registration in self.registrations.values() for waiter in registration.abandon()]
+        self.registrations.clear()
+        return [waiter for waiter in self.parked.values() if waiter in abandoned]
 
 
 _of_thread = threading.local()
@@ -527,8 +592,10 @@ class _Closer:
 
 def _after_fork_in_child() -> None:
     hub = getattr(_of_thread, "hub", None)
-    if hub is not None and not hub.closed:
-        hub._start_afresh()
+    while hub is not None:
+        if not hub.closed:
+            hub._start_afresh()
+        hub = hub._previous
 
 
 if hasattr(os, "register_at_fork"):
