@@ -58,14 +58,15 @@ class Direction:
             raise closed_error()
         if self.waiter is not None:
             raise BusyError(self._busy(self.waiter))
-        self.waiter = waiter = Waiter(hub, self.verb, registration)
         if deadline is not None:
-            self._set_deadline(hub, deadline)
+            self._set_deadline(hub, deadline)  # first: it raises for NaN
+        self.waiter = waiter = Waiter(hub, self.verb, registration)
         hub.io_waits += 1
         try:
             if registration.kept or registration.arm():
                 hub.park(waiter)
             else:
+                waiter.cancel()
                 hub.step_aside()  # always ready, as regular files are
         finally:
             hub.io_waits -= 1
@@ -73,6 +74,8 @@ class Direction:
             self.deadline = None
             self.drained = False
             if not registration.kept:
+                if self.timer is not None:
+                    self.timer.cancel()  # nobody will tell when an fd of others is closed
                 registration.disarm()
 
     def notify(self) -> None:
@@ -177,6 +180,16 @@ class Registration:
         self.hub = None
         self.read.forsake()
         self.write.forsake()
+
+    def abandon(self) -> list[Waiter]:
+        """In a forked child: forget the parent's waiters, without waking them, and return them."""
+        self.hub = None
+        waiters = []
+        for direction in (self.read, self.write):
+            if direction.waiter is not None:
+                waiters.append(direction.waiter)
+            direction.waiter = direction.deadline = direction.timer = None
+        return waiters
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}>" if self.label is None else f"<fd {self.fd}: {self.label}>"
