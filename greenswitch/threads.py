@@ -2,8 +2,8 @@
 
 Each hub that asks for it has a pool of worker threads of its own (`concurrent.futures` beneath), started at the first
 use and ended with the hub. A task that is killed, or times out, leaves its job behind: a job nobody has begun is called
-off; one that runs goes on to its end, where its outcome is dropped and the worker takes the next job. At interpreter exit
-Python waits for the jobs that still run, as it does for every `concurrent.futures` pool.
+off; one that runs goes on to its end, where its outcome is dropped and the worker takes the next job. At the end of the
+interpreter Python waits for the jobs that still run, as it does for every `concurrent.futures` pool.
 
 Knows the hub. Knows no task: main and raw greenlets may call too.
 """
@@ -65,7 +65,8 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     hub = get_hub()
     waiter = Waiter(hub, "run in a thread", function)
     hub.check(waiter)
-    return _outcome(waiter, _pool(hub).submit(copy_context().run, function, *args, **kwargs), None)
+    future: Future[T] = _pool(hub).submit(copy_context().run, function, *args, **kwargs)
+    return _outcome(waiter, future, None)
 
 
 def wrap_future(future: Future[T], timeout: float | None = None) -> T:
