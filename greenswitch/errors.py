@@ -7,6 +7,8 @@ raised instead, and nothing here competes with it.
 
 from __future__ import annotations
 
+import sys
+
 
 class GreenswitchError(Exception):
     """The base of every error that greenswitch defines."""
@@ -24,5 +26,17 @@ class BusyError(GreenswitchError, RuntimeError):
     """A second task wants to wait where only one may: both are named in the text."""
 
 
+class ScopeError(GreenswitchError, RuntimeError):
+    """A deadline, a shield or a group used outside of its `with` block, twice, or left by another task than entered it."""
+
+
 class DeadlockError(GreenswitchError, RuntimeError):
     """Everybody waits and nobody is left who could wake anyone; the text lists who waits, for what and where."""
+
+
+if sys.version_info >= (3, 13):
+    from queue import ShutDown as ShutDown
+else:
+
+    class ShutDown(GreenswitchError):
+        """The queue or channel has been shut down. From Python 3.13 on this is `queue.ShutDown`."""

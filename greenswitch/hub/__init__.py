@@ -4,9 +4,10 @@ from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.hub import TIMED_OUT, Hub, Waiter, brief, describe, get_hub, has_hub
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
-from greenswitch.hub.timers import Timer, Timers
+from greenswitch.hub.timers import COMPACT_FROM, Timer, Timers
 
 __all__ = [
+    "COMPACT_FROM",
     "HANGUP",
     "READ",
     "TIMED_OUT",

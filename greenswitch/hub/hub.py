@@ -133,6 +133,16 @@ class Waiter:
         return f"<Waiter {'woken' if self.greenlet is None else 'live'}: {self.reason}>"
 
 
+class Shield(Protocol):
+    """What keeps interrupts from a greenlet for a while."""
+
+    def postpone(self, error: BaseException, number: int) -> bool:
+        """Keep an interrupt until the shield is taken away; return False if it doesn't stop this one."""
+
+    def withdraw(self, error: BaseException) -> bool:
+        """Forget `error`; return False if it wasn't kept here."""
+
+
 class Callback:
     """A function that the hub calls at its turn, in its own greenlet."""
 
@@ -169,8 +179,6 @@ class Hub:
         """True while the hub is about to sleep, or sleeps, in the poller: whoever appends to `ready` then rings."""
         self.parked: dict[greenlet.greenlet, Waiter] = {}
         """Every greenlet that waits, and its waiter."""
-        self.io_waits = 0
-        """How many of them wait for something from outside: a file descriptor, an OS thread."""
         self.registrations: dict[int, Any] = {}
         """By fd: whom to `notify(events)`. Kept by `greenswitch.hub.readiness`."""
         self.timers = Timers()
@@ -183,6 +191,8 @@ class Hub:
         self.local: dict[object, Any] = {}
         """What others keep once a hub (a thread pool, say), under a key of their own. Values with a `close()` get called."""
         self._interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
+        self.shields: dict[greenlet.greenlet, Shield] = {}
+        """Who is not to be interrupted now. Kept by `greenswitch.timeouts`."""
         self._previous: Hub | None = None
         self._in_batch = False
         self._in_callback = False
@@ -214,7 +224,8 @@ class Hub:
             self.ready.popleft().switch()
             if waiter.greenlet is not None:
                 raise SwitchError(
-                    f"{describe(current)} waits ({waiter.reason}) and was switched to by hand; wake it through its waiter"
+                    f"{describe(current)} waits ({waiter.reason}) and was switched to by hand, "
+                    "or by the end of a greenlet whose parent it is; wake it through its waiter"
                 )
         except BaseException:
             if not waiter.cancel():
@@ -264,11 +275,15 @@ class Hub:
         with suppress(ValueError):
             self.ready.remove(thrown_into)
 
-    def interrupt(self, target: greenlet.greenlet, error: BaseException) -> None:
+    def interrupt(self, target: greenlet.greenlet, error: BaseException, number: int = 0) -> None:
         """Raise `error` in `target` where it is parked; if it isn't (or has been woken already), at its next park.
 
-        So whoever was given a lock or a message keeps it, and is interrupted the next time it would wait. Hub's thread only.
+        So whoever was given a lock or a message keeps it, and is interrupted the next time it would wait. A shield that is
+        younger than `number`, the number of the interrupting deadline among the timers, postpones it. Hub's thread only.
         """
+        shield = self.shields.get(target)
+        if shield is not None and shield.postpone(error, number):
+            return
         waiter = self.parked.get(target)
         if waiter is None or not waiter.fail(error):
             self._interrupts.setdefault(target, []).append(error)
@@ -291,13 +306,20 @@ class Hub:
         else:
             self.main.throw(error)
 
-    def withdraw(self, target: greenlet.greenlet, error: BaseException | None = None) -> None:
-        """Take back an interrupt (None: all of them) that `target` has not met yet."""
+    def withdraw(self, target: greenlet.greenlet, error: BaseException | None = None) -> list[BaseException]:
+        """Take back an interrupt (None: all of them) that `target` has not met yet; return those taken back."""
+        if target in self.shields:
+            if error is None:
+                del self.shields[target]
+            elif self.shields[target].withdraw(error):
+                return [error]
         pending = self._interrupts.pop(target, None)
-        if pending and error is not None:
-            pending = [other for other in pending if other is not error]
-            if pending:
-                self._interrupts[target] = pending
+        if not pending or error is None:
+            return pending or []
+        others = [other for other in pending if other is not error]
+        if others:
+            self._interrupts[target] = others
+        return [other for other in pending if other is error]
 
     def _next_interrupt(self, current: greenlet.greenlet) -> BaseException:
         pending = self._interrupts[current]
@@ -490,6 +512,7 @@ class Hub:
             registration.forsake()
         self.registrations.clear()
         self._interrupts.clear()
+        self.shields.clear()
         self.local.clear()
 
     def __enter__(self) -> Hub:
@@ -524,6 +547,7 @@ class Hub:
         self.ready.clear()
         self.arrivals.clear()
         self._interrupts.clear()
+        self.shields.clear()
         self.local.clear()
         self.timers = Timers()
         self.carriers = Carriers(self)

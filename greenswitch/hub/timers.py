@@ -14,7 +14,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-_COMPACT_FROM = 64  # below this a rebuild saves nothing worth having
+COMPACT_FROM = 64  # below this a rebuild saves nothing worth having
 
 
 class Timer:
@@ -38,7 +38,9 @@ class Timer:
         if self.callback is not None:
             self.callback = None
             self.args = ()
-            self._timers._forget_one()
+            self._timers.cancelled += 1
+            if self._timers.cancelled > COMPACT_FROM:
+                self._timers.compact()
 
     def __repr__(self) -> str:
         if self.callback is None:
@@ -47,34 +49,40 @@ class Timer:
 
 
 class Timers:
-    """All timers of one hub, the earliest first; those due at the same time fire in the order they were added."""
+    """All timers of one hub, the earliest first; those due at the same time fire in the order they were added.
 
-    __slots__ = ("_cancelled", "_count", "_heap")
+    A deadline around every `recv` can't afford two more calls: `greenswitch.timeouts` pushes and cancels by itself, as
+    `add` and `Timer.cancel` do it.
+    """
+
+    __slots__ = ("added", "cancelled", "heap")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Timer]] = []
-        self._count = 0
-        self._cancelled = 0
+        self.heap: list[tuple[float, int, Timer]] = []
+        self.added = 0
+        """How many there have been so far; the number of the newest."""
+        self.cancelled = 0
+        """How many in the heap will never fire."""
 
     def __len__(self) -> int:
         """The number of timers that still may fire."""
-        return len(self._heap) - self._cancelled
+        return len(self.heap) - self.cancelled
 
     def add(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
         """Have `callback(*args)` called at the first `expire(now)` with `now >= when`. NaN raises ValueError."""
         if math.isnan(when):
             raise ValueError("a timer needs a time; this one is NaN")
         timer = Timer(self, when, callback, args)
-        self._count += 1
-        heappush(self._heap, (when, self._count, timer))
+        self.added += 1
+        heappush(self.heap, (when, self.added, timer))
         return timer
 
     def next_due(self) -> float | None:
         """Return when the earliest live timer is due, or None where there is none."""
-        heap = self._heap
+        heap = self.heap
         while heap and heap[0][2].callback is None:
             heappop(heap)
-            self._cancelled -= 1
+            self.cancelled -= 1
         return heap[0][0] if heap else None
 
     def pop_due(self, now: float) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
@@ -83,12 +91,12 @@ class Timers:
         A timer that an earlier callback of the same batch may want to cancel has fired already: whoever is woken twice
         must not mind, and a `Waiter` does not.
         """
-        heap = self._heap
+        heap = self.heap
         due = []
         while heap and heap[0][0] <= now:
             timer = heappop(heap)[2]
             if timer.callback is None:
-                self._cancelled -= 1
+                self.cancelled -= 1
             else:
                 due.append((timer.callback, timer.args))
                 timer.callback = None
@@ -97,16 +105,16 @@ class Timers:
 
     def clear(self) -> None:
         """Cancel all of them."""
-        for _, _, timer in self._heap:
+        for _, _, timer in self.heap:
             timer.callback = None
             timer.args = ()
-        self._heap.clear()
-        self._cancelled = 0
+        self.heap.clear()
+        self.cancelled = 0
 
-    def _forget_one(self) -> None:
-        self._cancelled += 1
-        if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self._heap):
+    def compact(self) -> None:
+        """Rebuild the heap without the cancelled ones, if they outnumber the live ones."""
+        if self.cancelled * 2 > len(self.heap):
             # In place: pop_due may be iterating over this very list further up the stack.
-            self._heap[:] = [entry for entry in self._heap if entry[2].callback is not None]
-            heapify(self._heap)
-            self._cancelled = 0
+            self.heap[:] = [entry for entry in self.heap if entry[2].callback is not None]
+            heapify(self.heap)
+            self.cancelled = 0

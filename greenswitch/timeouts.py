@@ -1,0 +1,247 @@
+"""Deadlines by scope: a `with` block that is given up when its time has passed, and one that nobody may interrupt.
+
+    with timeout(5):            # TimeoutError after 5 seconds, here and nowhere else
+        ...
+    with move_on_after(5) as scope:
+        ...
+    if scope.expired: ...       # the block was cut short
+    with shield():              # kills and deadlines from outside come later
+        ...
+
+A deadline interrupts the block at a place where it waits, and only there: with a `Token`, a BaseException that belongs to
+its scope alone, so that neither a nested scope nor an `except TimeoutError` further in can take it for its own. A block
+that gets what it waited for before that has won, however late: its deadline is forgotten when it ends. A deadline fires
+once; code that swallows the token (`except BaseException:` with no `raise`) goes on, and then only `expired` tells.
+
+Knows the hub and its timers. Knows no task beyond this: a deadline meant for a job never strikes the carrier's next one.
+"""
+
+from __future__ import annotations
+
+import math
+from heapq import heappush
+from types import TracebackType
+from typing import Self
+
+from greenlet import getcurrent, greenlet
+
+from greenswitch.errors import ScopeError
+from greenswitch.hub import COMPACT_FROM, Job, Timer, describe, get_hub
+from greenswitch.hub.hub import Shield
+
+_LEFT = -1
+
+
+class Token(BaseException):
+    """What interrupts the block of an expired deadline. It ends at that block's `with`; let it pass."""
+
+
+_MET = Token()
+
+
+class timeout(Timer):
+    """Raise TimeoutError from the `with` block unless it ends within `seconds`.
+
+    None: no deadline. 0 or less: given up at the first wait inside, while what needs no waiting is still done. `expired`
+    says whether the block was interrupted. A scope is entered once, and left by the task that entered it: ScopeError.
+    """
+
+    # It is its own timer: most deadlines are set once, and never come. One that is moved gets another timer, `_moved`.
+    __slots__ = ("_job", "_moved", "_number", "_token", "greenlet", "hub", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._number = 0  # among the timers of its hub, once entered; _LEFT in the end
+        self._token: Token | None = None
+        self._moved: Timer | None = None
+
+    def __enter__(self) -> Self:
+        if self._number:
+            raise ScopeError(f"{self!r} has been entered before: make a new one for each `with`")
+        self.hub = hub = get_hub()
+        self.greenlet = current = getcurrent()
+        self._job: Job | None = getattr(current, "job", None)
+        timers = hub.timers
+        timers.added = self._number = number = timers.added + 1
+        seconds = self.seconds
+        if seconds is not None and seconds > 0:
+            self._timers = timers
+            self.when = when = hub.clock() + seconds
+            self.callback = _expire
+            self.args = (self,)
+            heappush(timers.heap, (when, number, self))
+        else:
+            self.callback = None
+            self._set(seconds)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> bool | None:
+        self._number = _LEFT
+        if self.callback is not None:
+            self.callback = None
+            self.args = ()
+            timers = self._timers
+            timers.cancelled += 1
+            if timers.cancelled > COMPACT_FROM:
+                timers.compact()
+            if self.greenlet is getcurrent():
+                return None
+        return self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> bool | None:
+        token = self._token
+        self._take_back()
+        if self.greenlet is not getcurrent():
+            raise ScopeError(_stranger(self, self.greenlet))
+        if self._token is None:
+            return None
+        self._token = _MET  # what the real one's traceback refers to shall not live as long as this scope
+        return self._settle(token) if error is token and token is not None else None
+
+    def _settle(self, token: Token) -> bool | None:
+        raise TimeoutError(f"the block was not done within {self.seconds} seconds") from token
+
+    def _take_back(self) -> None:
+        if self._moved is not None:
+            self._moved.cancel()
+            self._moved = None
+        if self._token is not None and self.hub.withdraw(self.greenlet, self._token):
+            self._token = None
+
+    def _set(self, seconds: float | None) -> None:
+        self.when = math.inf if seconds is None else self.hub.clock() + seconds
+        if seconds is None:
+            return
+        if seconds > 0:
+            self._moved = self.hub.timers.add(self.when, _expire, self)
+        elif seconds <= 0:
+            _expire(self)
+        else:
+            raise ValueError("a deadline needs a number of seconds; this one is NaN")
+
+    @property
+    def expired(self) -> bool:
+        """True from the time of the deadline on; after a block that was faster than its interrupt, False again."""
+        return self._token is not None
+
+    @property
+    def deadline(self) -> float | None:
+        """When it expires or has expired, by the hub's clock, in seconds; None if never, and before it is entered."""
+        return self.when if self._number and self.when < math.inf else None
+
+    def reschedule(self, seconds: float | None) -> None:
+        """Set the deadline anew, `seconds` from now; None takes it away.
+
+        For the block itself and for other tasks of its thread. ScopeError outside the block, and when it has been interrupted.
+        """
+        if self._number <= 0:
+            raise ScopeError(f"{self!r} has no deadline to move: that goes inside its `with` block only")
+        super().cancel()
+        self._take_back()
+        if self._token is not None:
+            raise ScopeError(f"{self!r} has interrupted its block already: there is no deadline left to move")
+        self.seconds = seconds
+        self._set(seconds)
+
+    def cancel(self) -> None:
+        """Take the deadline away, as `reschedule(None)` does. Before the block, and after it, this does nothing."""
+        if self._number > 0 and (self.callback is not None or self._moved is not None or self._token is None):
+            self.reschedule(None)
+
+    def __repr__(self) -> str:
+        state = "not entered" if not self._number else "left" if self._number == _LEFT else "open"
+        return f"<{type(self).__name__}({self.seconds}), {state}{', expired' if self.expired else ''}>"
+
+
+class move_on_after(timeout):
+    """Leave the `with` block quietly unless it ends within `seconds`; then `expired` is true. Otherwise as `timeout`."""
+
+    __slots__ = ()
+
+    def _settle(self, token: Token) -> bool | None:
+        return True
+
+
+def _expire(scope: timeout) -> None:
+    job = scope._job
+    if job is not None and job.carrier is not scope.greenlet:
+        return  # the task has ended without leaving the block, and its carrier runs another one
+    scope._token = token = Token(f"{scope.seconds} seconds have passed; only the deadline's own `with` ends this")
+    scope.hub.interrupt(scope.greenlet, token, scope._number)
+
+
+class shield:
+    """Let nobody interrupt the `with` block: kills, and deadlines that were set outside of it, wait until it has ended.
+
+    They are then met at the next wait. Deadlines set inside work, so give what might hang one: `with shield(), timeout(5):`.
+    Ctrl-C passes. Entered once, and left by the task that entered it: ScopeError.
+    """
+
+    __slots__ = ("_greenlet", "_hub", "_kept", "_number", "_outer")
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        if self._number:
+            raise ScopeError(f"{self!r} has been entered before: make a new one for each `with`")
+        self._hub = hub = get_hub()
+        self._greenlet = current = getcurrent()
+        hub.timers.added = self._number = hub.timers.added + 1
+        self._outer: Shield | None = hub.shields.get(current)
+        # What is pending has passed the outer shield, so it shall pass it again.
+        passed = getattr(self._outer, "_number", 0)
+        self._kept = [(error, passed) for error in hub.withdraw(current)]
+        hub.shields[current] = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._take_away()
+        for kept, number in self._kept:
+            self._hub.interrupt(self._greenlet, kept, number)
+        self._kept.clear()
+        if self._greenlet is not getcurrent():
+            raise ScopeError(_stranger(self, self._greenlet))
+
+    def _take_away(self) -> None:
+        shields = self._hub.shields
+        inner: Shield | None = shields.get(self._greenlet)
+        if inner is self:
+            if self._outer is None:
+                del shields[self._greenlet]
+            else:
+                shields[self._greenlet] = self._outer
+            return
+        while isinstance(inner, shield):  # left before one that was entered later
+            if inner._outer is self:
+                inner._outer = self._outer
+            inner = inner._outer
+
+    def postpone(self, error: BaseException, number: int) -> bool:
+        """Keep an interrupt until the end of the block, unless its deadline was set inside. For the hub."""
+        if number > self._number or isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return False
+        self._kept.append((error, number))
+        return True
+
+    def withdraw(self, error: BaseException) -> bool:
+        """Forget a postponed interrupt; return False if there is none such. For the hub."""
+        for position, (kept, _) in enumerate(self._kept):
+            if kept is error:
+                del self._kept[position]
+                return True
+        return self._outer is not None and self._outer.withdraw(error)
+
+    def __repr__(self) -> str:
+        return f"<shield {'not entered' if not self._number else f'of {describe(self._greenlet)}'}>"
+
+
+def _stranger(scope: object, owner: greenlet) -> str:
+    return (
+        f"{scope!r} was entered by {describe(owner)} and is left by {describe(getcurrent())}: a block must end where it "
+        "began; a generator that yields inside of one may be finished by anybody"
+    )
