@@ -66,24 +66,27 @@ class Line(deque[Waiter]):
             look_again()
             value = waiter.hub.park(waiter) if timeout is None else waiter.hub.wait(waiter, timeout)
         except BaseException:
-            waiter.cancel()
-            self.leave(waiter)
+            self.abandon(waiter)
             raise
         if value is TIMED_OUT:
             self.leave(waiter)
         return value
 
     def stay(self, waiter: Waiter, timeout: float | None) -> Any:
-        """Park a waiter that stands in line already; otherwise as `wait`. For whoever looks and lines up in one step."""
+        """Park a waiter that stands in line already; else as `wait`. For whoever looks and lines up in one step."""
         try:
             value = waiter.hub.park(waiter) if timeout is None else waiter.hub.wait(waiter, timeout)
         except BaseException:
-            waiter.cancel()
-            self.leave(waiter)
+            self.abandon(waiter)
             raise
         if value is TIMED_OUT:
             self.leave(waiter)
         return value
+
+    def abandon(self, waiter: Waiter) -> None:
+        """Take `waiter` out, and make sure that nobody wakes it any more."""
+        waiter.cancel()
+        self.leave(waiter)
 
     def leave(self, waiter: Waiter) -> None:
         """Take `waiter` out, if it still stands in line. It must have been woken or cancelled."""
@@ -106,8 +109,11 @@ class Line(deque[Waiter]):
     def give_all(self, thing: Any = True) -> None:
         """Wake everybody who stands in line now, with `thing`. Never switches."""
         for _ in range(len(self)):
-            if not self.give(thing):
+            try:
+                waiter = self.popleft()
+            except IndexError:  # another thread was faster
                 break
+            waiter.wake(thing)
 
     def __repr__(self) -> str:
         return f"<Line: {len(self)} waiting>"
@@ -131,7 +137,7 @@ class WaitableLock:
         raise NotImplementedError
 
     def add_link(self, notify: Callable[[Any], Any]) -> None:
-        """Have `notify(self)` called once it is ready, at once if it is; it neither switches nor raises. For waiters."""
+        """Have `notify(self)` called once it is ready, at once if it is; it neither switches nor raises."""
         self._links.append(notify)
         if self.ready():
             self._tell()
