@@ -104,10 +104,9 @@ class Socket(socket.socket):
             deadline = self._wait(reading, deadline)
 
     def _breathe(self) -> None:
-        """Count an operation that had not to wait, and let others go first after many."""
-        self._streak += 1
-        if self._streak > _STREAK and self._patience != 0.0:
-            self._streak = 0
+        """Let others go first, after many operations that had not to wait; unless this must not switch."""
+        self._streak = 0
+        if self._patience != 0.0:
             hub = get_hub()
             if getcurrent() is not hub.greenlet:
                 hub.step_aside()
@@ -145,7 +144,9 @@ class Socket(socket.socket):
                 if registration is not None:
                     registration.read.drained = not registration.hung_up
             else:
-                self._breathe()
+                self._streak += 1
+                if self._streak > _STREAK:
+                    self._breathe()
             return data
 
     def _recv_with(self, bufsize: int, flags: int) -> bytes:
@@ -177,7 +178,9 @@ class Socket(socket.socket):
                 if registration is not None:
                     registration.read.drained = not registration.hung_up
             else:
-                self._breathe()
+                self._streak += 1
+                if self._streak > _STREAK:
+                    self._breathe()
             return count
 
     def _recv_all(self, buffer: Buffer, flags: int) -> int:
@@ -229,7 +232,9 @@ class Socket(socket.socket):
             if self._patience == 0.0 or flags & _DONTWAIT:
                 raise
         else:
-            self._breathe()
+            self._streak += 1
+            if self._streak > _STREAK:
+                self._breathe()
             return count
         deadline = self._wait(False)
         while True:
@@ -240,8 +245,7 @@ class Socket(socket.socket):
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
         """As `socket.sendall`; the timeout is one for all of `data`."""
-        view = memoryview(data)
-        size = view.nbytes
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
         try:
             sent = _send(self, data, flags)
         except BlockingIOError:
@@ -249,9 +253,11 @@ class Socket(socket.socket):
                 raise
             sent = 0
         if sent >= size:
-            self._breathe()
+            self._streak += 1
+            if self._streak > _STREAK:
+                self._breathe()
             return
-        view = view.cast("B")
+        view = memoryview(data).cast("B")
         deadline = None
         while sent < size:
             try:
@@ -301,7 +307,9 @@ class Socket(socket.socket):
                 if step == 0:
                     break
                 sent += step
-                self._breathe()
+                self._streak += 1
+                if self._streak > _STREAK:
+                    self._breathe()
         finally:
             if sent and hasattr(file, "seek"):
                 file.seek(offset + sent)
@@ -313,7 +321,9 @@ class Socket(socket.socket):
         """As `socket.accept`; the connection is a cooperative socket too."""
         fd, address = self._until_done(True, 0, _accept)
         connection = Socket(_family(self), _type(self), _proto(self), fileno=fd)
-        self._breathe()
+        self._streak += 1
+        if self._streak > _STREAK:
+            self._breathe()
         return connection, address
 
     def connect(self, address: Any) -> None:

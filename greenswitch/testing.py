@@ -67,5 +67,4 @@ def left_behind(hub: Hub) -> list[str]:
         *(f"parked: {waiter!r}" for waiter in hub.parked.values()),
         *(f"alive: {job!r}" for job in hub.carriers.jobs()),
         *([f"timed: {len(hub.timers)} timers"] if len(hub.timers) else []),
-        *([f"watched: {hub.io_waits} waits for file descriptors"] if hub.io_waits else []),
     ]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Hub, OutsideWaiter, Waiter, get_hub
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,7 +63,7 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     can't be stopped, its outcome is dropped. Not from inside the hub.
     """
     hub = get_hub()
-    waiter = Waiter(hub, "run in a thread", function)
+    waiter = OutsideWaiter(hub, "run in a thread", function)
     hub.check(waiter)
     future: Future[T] = _pool(hub).submit(copy_context().run, function, *args, **kwargs)
     return _outcome(waiter, future, None)
@@ -78,7 +78,7 @@ def wrap_future(future: Future[T], timeout: float | None = None) -> T:
     hub = get_hub()
     if future.done():
         return future.result()
-    waiter = Waiter(hub, "get the result of", future)
+    waiter = OutsideWaiter(hub, "get the result of", future)
     hub.check(waiter)
     return _outcome(waiter, future, timeout)
 
@@ -107,13 +107,10 @@ def _pool(hub: Hub) -> ThreadPool:
 def _outcome(waiter: Waiter, future: Future[T], timeout: float | None) -> T:
     hub = waiter.hub
     future.add_done_callback(waiter.wake)
-    hub.io_waits += 1  # what is waited for comes from outside, so this is no deadlock
     try:
         if hub.wait(waiter, timeout) is TIMED_OUT:
             raise TimeoutError(f"{future!r} was not done within {timeout} seconds")
     except BaseException:
         future.cancel()
         raise
-    finally:
-        hub.io_waits -= 1
     return future.result()

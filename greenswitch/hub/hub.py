@@ -133,6 +133,12 @@ class Waiter:
         return f"<Waiter {'woken' if self.greenlet is None else 'live'}: {self.reason}>"
 
 
+class OutsideWaiter(Waiter):
+    """A waiter that something outside of the hub may wake: while one is parked, nobody speaks of a deadlock."""
+
+    __slots__ = ()
+
+
 class Shield(Protocol):
     """What keeps interrupts from a greenlet for a while."""
 
@@ -217,7 +223,7 @@ class Hub:
         current = getcurrent()
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(waiter)
-        if current in self._interrupts and waiter.cancel():
+        if self._interrupts and current in self._interrupts and waiter.cancel():
             raise self._next_interrupt(current)
         self.parked[current] = waiter
         try:
@@ -253,7 +259,7 @@ class Hub:
         current = getcurrent()
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(waiter)
-        if current in self._interrupts and waiter.cancel():
+        if self._interrupts and current in self._interrupts and waiter.cancel():
             raise self._next_interrupt(current)
 
     def step_aside(self) -> None:
@@ -416,7 +422,7 @@ class Hub:
         # Looked at after saying so: who appended before that didn't ring, who appends from now on does.
         if self.ready:
             timeout = 0.0
-        elif timeout is None and not self.io_waits and self._deadlocked():
+        elif timeout is None and self._deadlocked():
             return
         try:
             events = self.poller.poll(timeout)
@@ -447,6 +453,10 @@ class Hub:
     # -- nobody left -----------------------------------------------------------------------------------------------
 
     def _deadlocked(self) -> bool:
+        # The latest parked first: in a server that is hardly ever a task that waits for another.
+        for waiter in reversed(self.parked.values()):
+            if isinstance(waiter, OutsideWaiter):
+                return False
         if self._others_could_wake():
             return False
         self.asleep = False
@@ -562,7 +572,6 @@ class Hub:
         else:
             self._in_callback = False
             self._adopt(current, before)
-        self.io_waits = len(left_waiting)
         for waiter in left_waiting:
             waiter.wake()
 

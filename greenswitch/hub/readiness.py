@@ -16,10 +16,10 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from greenswitch.errors import BusyError
-from greenswitch.hub.hub import Hub, Waiter, describe, get_hub
+from greenswitch.hub.hub import Hub, OutsideWaiter, Waiter, describe, get_hub
 from greenswitch.hub.pollers import HANGUP, READ, WRITE
 from greenswitch.hub.timers import Timer
 
@@ -31,16 +31,21 @@ class HasFileno(Protocol):
         """Return the file descriptor."""
 
 
-class Direction:
-    """One direction of one registered fd: the waiter, its deadline, and whether we know that there is nothing to get."""
+class Direction(OutsideWaiter):
+    """One direction of one registered fd: who waits, until when, and whether we know that there is nothing to get.
 
-    __slots__ = ("deadline", "drained", "events", "registration", "timer", "verb", "waiter")
+    It is the waiter of each wait for it, one after another. Others make a new one each time, because a late waker may
+    still hold the old one; nobody but the registration ever holds this.
+    """
 
-    def __init__(self, registration: Registration, verb: str, events: int) -> None:
+    __slots__ = ("deadline", "drained", "holder", "registration", "timer")
+
+    def __init__(self, hub: Hub, verb: str, registration: Registration) -> None:
+        super().__init__(hub, verb, registration)
+        self.greenlet = None
         self.registration = registration
-        self.verb = verb
-        self.events = events
-        self.waiter: Waiter | None = None
+        self.holder: greenlet | None = None
+        """Who waits, until it has gone on: longer than `greenlet`, which is claimed by the waker."""
         self.deadline: float | None = None
         self.timer: Timer | None = None
         self.drained = False
@@ -56,34 +61,24 @@ class Direction:
         hub = registration.hub
         if hub is None:
             raise closed_error()
-        if self.waiter is not None:
-            raise BusyError(self._busy(self.waiter))
+        if self.holder is not None:
+            raise BusyError(self._busy(self.holder))
         if deadline is not None:
             self._set_deadline(hub, deadline)  # first: it raises for NaN
-        self.waiter = waiter = Waiter(hub, self.verb, registration)
-        hub.io_waits += 1
+        self.holder = self.greenlet = getcurrent()
         try:
             if registration.kept or registration.arm():
-                hub.park(waiter)
+                hub.park(self)
             else:
-                waiter.cancel()
                 hub.step_aside()  # always ready, as regular files are
         finally:
-            hub.io_waits -= 1
-            self.waiter = None
+            self.holder = self.greenlet = None
             self.deadline = None
             self.drained = False
             if not registration.kept:
                 if self.timer is not None:
                     self.timer.cancel()  # nobody will tell when an fd of others is closed
                 registration.disarm()
-
-    def notify(self) -> None:
-        """Something has changed: whoever waits shall try again."""
-        self.drained = False
-        waiter = self.waiter
-        if waiter is not None:
-            waiter.wake()
 
     # A socket's timeout is one lazy timer: most waits end long before it, so the timer of an earlier wait stays in the heap
     # and, when it fires, looks whether anybody's deadline has really passed.
@@ -98,27 +93,23 @@ class Direction:
         self.timer = hub.timers.add(deadline, self._look_at_deadline)
 
     def _look_at_deadline(self) -> None:
-        deadline, waiter = self.deadline, self.waiter
-        if deadline is None or waiter is None:
+        deadline, hub = self.deadline, self.hub
+        if deadline is None:
             return
-        hub = waiter.hub
         if deadline <= hub.clock():
-            waiter.fail(TimeoutError("timed out"))
+            self.fail(TimeoutError("timed out"))
         else:
             self.timer = hub.timers.add(deadline, self._look_at_deadline)
 
     def forsake(self) -> None:
-        """Fail the waiter with EBADF: the fd is gone."""
+        """Fail whoever waits with EBADF: the fd is gone."""
         if self.timer is not None:
             self.timer.cancel()
-        if self.waiter is not None:
-            self.waiter.fail(closed_error())
+        self.fail(closed_error())
 
-    def _busy(self, other: Waiter) -> str:
-        holder = next((one for one, waiter in other.hub.parked.items() if waiter is other), None)
-        who = "another greenlet" if holder is None else describe(holder)
+    def _busy(self, holder: greenlet) -> str:
         return (
-            f"fd {self.registration.fd}: {who} already waits to {self.verb}, so {describe(getcurrent())} can't; "
+            f"fd {self.registration.fd}: {describe(holder)} already waits to {self.verb}, so {describe(getcurrent())} can't; "
             "let one task do it and pass the data on, or use a dup() of the socket"
         )
 
@@ -135,18 +126,22 @@ class Registration:
         self.label = label
         self.hung_up = False
         """True once an event has said so: an end of file that came together with data makes no second edge."""
-        self.read = Direction(self, "read", READ)
-        self.write = Direction(self, "write", WRITE)
+        self.read = Direction(hub, "read", self)
+        self.write = Direction(hub, "write", self)
 
     def notify(self, events: int) -> None:
         """Take the poller's report."""
         if events & HANGUP:
             self.hung_up = True
             events |= READ | WRITE
+        # Written out for both: with an edge-triggered poller nearly every event names both directions.
         if events & READ:
-            self.read.notify()
-        if events & WRITE:
-            self.write.notify()
+            direction = self.read
+            direction.drained = False
+            if direction.greenlet is not None:
+                direction.wake()
+        if events & WRITE and self.write.greenlet is not None:
+            self.write.wake()
 
     def arm(self) -> bool:
         """Tell the poller what is waited for; return False if the fd is always ready."""
@@ -165,7 +160,7 @@ class Registration:
             hub.poller.arm(self.fd, self._wanted())
 
     def _wanted(self) -> int:
-        return (READ if self.read.waiter is not None else 0) | (WRITE if self.write.waiter is not None else 0)
+        return (READ if self.read.holder is not None else 0) | (WRITE if self.write.holder is not None else 0)
 
     def close(self) -> None:
         """Forget the fd, and fail with EBADF whoever waits for it. Call it before the fd is closed. Any thread."""
@@ -184,12 +179,8 @@ class Registration:
     def abandon(self) -> list[Waiter]:
         """In a forked child: forget the parent's waiters, without waking them, and return them."""
         self.hub = None
-        waiters = []
-        for direction in (self.read, self.write):
-            if direction.waiter is not None:
-                waiters.append(direction.waiter)
-            direction.waiter = direction.deadline = direction.timer = None
-        return waiters
+        self.read.deadline = self.read.timer = self.write.deadline = self.write.timer = None
+        return [direction for direction in (self.read, self.write) if direction.greenlet is not None]
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}>" if self.label is None else f"<fd {self.fd}: {self.label}>"
