@@ -107,8 +107,8 @@ class Line(deque[Waiter]):
         return False
 
     def give_all(self, thing: Any = True) -> None:
-        """Wake everybody who stands in line now, with `thing`. Never switches."""
-        for _ in range(len(self)):
+        """Wake everybody who stands in line, with `thing`. Never switches."""
+        while self:
             try:
                 waiter = self.popleft()
             except IndexError:  # another thread was faster

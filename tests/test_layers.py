@@ -23,7 +23,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core/", "hub/"),
-    ("tasks", "timeouts", "lines", "events", "locks", "exchanges", "channels", "queues", "local", "pools", "groups", "threads"),
+    ("tasks", "timeouts", "lines", "events", "locks", "exchanges", "channels", "queues", "local", "pools", "groups")
+    + ("threads",),
     ("sockets", "tls", "processes", "files", "servers"),
     ("green/",),
     ("monkey", "guests/", "recorder", "dump", "watchdog"),
