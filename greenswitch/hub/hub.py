@@ -238,7 +238,6 @@ class Hub:
                 self._drop_turn(current)
             raise
         finally:
-            waiter.greenlet = None
             del self.parked[current]
         if waiter.error is not None:
             raise waiter.take_error()
