@@ -360,11 +360,14 @@ class Condition:
         Return False if the time came first. RuntimeError if the lock isn't held. A kill or a deadline raises here, with
         the lock held again; one that arrives while the lock is taken again is kept for the next wait. Not in the hub.
         """
+        return self._wait(timeout, self)
+
+    def _wait(self, timeout: float | None, target: object) -> bool:
         self._must_own("wait for")
         if timeout is not None:
             timeout = max(0.0, timeout)
         hub = get_hub()
-        waiter = Waiter(hub, "wait for", self)
+        waiter = Waiter(hub, "wait for", target)
         hub.check(waiter)
         saved: list[Any] = []
         try:
@@ -380,16 +383,19 @@ class Condition:
 
     def wait_for(self, predicate: Callable[[], Answer], timeout: float | None = None) -> Answer:
         """Wait until `predicate()` is true, at most `timeout` seconds; return what it returned last."""
+        return self._wait_for(predicate, timeout, self)
+
+    def _wait_for(self, predicate: Callable[[], Answer], timeout: float | None, target: object) -> Answer:
         answer = predicate()
         if timeout is None:
             while not answer:
-                self.wait()
+                self._wait(None, target)
                 answer = predicate()
             return answer
         clock = get_hub().clock
         deadline = clock() + timeout
         while not answer and (left := deadline - clock()) > 0:
-            self.wait(left)
+            self._wait(left, target)
             answer = predicate()
         return answer
 
@@ -507,7 +513,7 @@ class Barrier:
 
     def _wait(self, this: _Round, place: int, timeout: float | None) -> None:
         try:
-            self._condition.wait_for(lambda: this.passed or this.broken, timeout)
+            self._condition._wait_for(lambda: this.passed or this.broken, timeout, self)
         except BaseException:
             this.came -= 1
             this.freed.append(place)
