@@ -244,14 +244,14 @@ def test_port_in_use_is_named_with_the_cure(server: Program) -> None:
 @pytest.mark.parametrize(
     ("host", "reason"),
     [
-        ("192.0.2.1", "192.0.2.1:0: Cannot assign requested address"),  # reserved for documentation: nobody's
-        ("a..b", "a..b:0: encoding with 'idna' codec failed"),
+        ("192.0.2.1", "Cannot assign requested address\n"),  # reserved for documentation: nobody's
+        ("a..b", "label empty"),
     ],
 )
 def test_host_that_is_none_of_ours_is_named_without_a_traceback(host: str, reason: str) -> None:
     status, out, errors = run("--host", host, "--port", "0")
     assert (status, out) == (1, "")
-    assert errors.startswith(reason) and errors.count("\n") == 1
+    assert errors.startswith(f"{host}:0: ") and reason in errors and errors.count("\n") == 1
 
 
 def test_unknown_host_is_named_with_the_resolvers_reason(
