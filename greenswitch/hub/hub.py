@@ -425,6 +425,11 @@ class Hub:
             return
         try:
             events = self.poller.poll(timeout)
+        except (OSError, ValueError):
+            raise
+        except BaseException as error:  # by a signal handler: it is main that has to hear of it
+            self.interrupt_main(error)
+            return
         finally:
             self.asleep = False
         registrations = self.registrations
