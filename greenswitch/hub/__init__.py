@@ -4,10 +4,9 @@ from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.hub import TIMED_OUT, Hub, OutsideWaiter, Waiter, brief, describe, get_hub, has_hub
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
-from greenswitch.hub.timers import COMPACT_FROM, Timer, Timers
+from greenswitch.hub.timers import Timer, Timers
 
 __all__ = [
-    "COMPACT_FROM",
     "HANGUP",
     "READ",
     "TIMED_OUT",

@@ -12,7 +12,8 @@ The contract
 3. Whoever registers something unregisters it, on success, on error and on kill: nothing is left parked, timed or watched.
 4. Tasks are started from the hub only: a greenlet inherits the recursion depth of the one that starts it. A parking
    greenlet may hand over straight to the next ready one.
-5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch.
+5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch. A batch is what is
+   ready at the hub's turn; small ones are put together up to sixteen, because asking costs as much as many switches.
 6. Calls that don't block never switch.
 7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not while
    a signal handler, another OS thread or the host loop could still wake someone.
@@ -52,6 +53,9 @@ from greenswitch.hub.alarm import Alarm
 from greenswitch.hub.carriers import Carrier, Carriers, Job
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
+
+
+_BATCH = 16  # entries run before the poller is asked again, if there are so many
 
 
 class Switchable(Protocol):
@@ -200,7 +204,8 @@ class Hub:
         self.shields: dict[greenlet.greenlet, Shield] = {}
         """Who is not to be interrupted now. Kept by `greenswitch.timeouts`."""
         self._previous: Hub | None = None
-        self._in_batch = False
+        self._queued = False  # whether the hub's own place is in the ready queue; never more than once
+        self._batch = 0  # how many entries have been let run since the poller was asked
         self._in_callback = False
         self.main = _main_greenlet()
         self._open(make_poller() if poller is None else poller)
@@ -210,7 +215,7 @@ class Hub:
         self._alarm = Alarm(poller)
         self.registrations[self._alarm.fd] = self._alarm
         self.greenlet = greenlet.greenlet(self._run, self.main)
-        self.ready.append(self)
+        self._queue_up(_BATCH)
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
@@ -374,12 +379,22 @@ class Hub:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def switch(self) -> Any:
-        """End the batch: the hub's place in the ready queue has come."""
+        """End the batch: the hub's place in the ready queue has come. Small batches are put together, without a switch."""
+        ready = self.ready
+        self.turns += 1
         if self._in_callback:
-            self.ready.append(self)  # a callback has switched away by hand; the batch lasts until it has returned
+            ready.append(self)  # a callback has switched away by hand; the batch lasts until it has returned
+        elif ready and self._batch < _BATCH:
+            self._queue_up(self._batch + len(ready))
+            return ready.popleft().switch()
         else:
-            self._in_batch = False
+            self._queued = False
         return self.greenlet.switch()
+
+    def _queue_up(self, batch: int) -> None:
+        self._batch = batch
+        self._queued = True
+        self.ready.append(self)
 
     def _run(self) -> None:
         while not self.closed:
@@ -392,9 +407,9 @@ class Hub:
     def _run_batch(self) -> None:
         ready = self.ready
         arrivals = self.arrivals
-        self._in_batch = True
-        ready.append(self)
-        while self._in_batch or arrivals:
+        if not self._queued:
+            self._queue_up(len(ready))
+        while self._queued or arrivals:
             try:
                 if arrivals:
                     self._call(arrivals.popleft())
@@ -413,15 +428,18 @@ class Hub:
             self._in_callback = False
 
     def _poll(self) -> None:
-        self.turns += 1
         timers = self.timers
         due = timers.next_due()
-        timeout = None if due is None else max(0.0, due - self.clock())
+        timeout: float | None = None
         self.asleep = True
         # Looked at after saying so: who appended before that didn't ring, who appends from now on does.
         if self.ready:
             timeout = 0.0
-        elif timeout is None and self._deadlocked():
+        elif due is not None:
+            timeout = due - self.clock()
+            if timeout < 0.0:
+                timeout = 0.0
+        elif self._deadlocked():
             return
         try:
             events = self.poller.poll(timeout)
@@ -437,7 +455,8 @@ class Hub:
             registration = registrations.get(fd)
             if registration is not None:
                 registration.notify(bits)
-        if due is not None:
+        # Whoever slept until an event need not ask the clock again: what came due meanwhile is found at the next turn.
+        if due is not None and (timeout == 0.0 or not events):
             for callback, args in timers.pop_due(self.clock()):
                 callback(*args)
 
@@ -497,7 +516,7 @@ class Hub:
             raise HubError("a hub is closed from its own thread, and not from one of its tasks or callbacks")
         self.closed = True
         self.carriers.close()
-        self._in_batch = False
+        self._queued = False
         self.arrivals.clear()
         if self.greenlet:
             self.greenlet.parent = current
@@ -565,7 +584,7 @@ class Hub:
         self.local.clear()
         self.timers = Timers()
         self.carriers = Carriers(self)
-        self._in_batch = self.asleep = False
+        self.asleep = False
         left_waiting = self._abandon_registrations()
         self._alarm.close()
         self.poller.close()
@@ -573,6 +592,7 @@ class Hub:
         if current is before:  # a callback has forked: this very loop goes on, and queues itself when it does
             self.greenlet = before
             self.ready.clear()
+            self._queued = False
         else:
             self._in_callback = False
             self._adopt(current, before)

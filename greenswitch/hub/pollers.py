@@ -20,8 +20,9 @@ from typing import Protocol
 # The bits of <sys/epoll.h>, so that what epoll returns needs no translation. Other pollers speak them too.
 READ = 0x001
 WRITE = 0x004
+_PRI = 0x002
 _RDHUP = 0x2000
-HANGUP = 0x008 | 0x010 | _RDHUP  # ERR, HUP, RDHUP: both directions must look again
+HANGUP = _PRI | 0x008 | 0x010 | _RDHUP  # urgent data, ERR, HUP, RDHUP: both directions must look again
 
 _EDGE = 1 << 31
 _MAX_SLEEP = 86_400.0  # seconds; the kernel's timeouts are small integers, and a hub may well wake once a day
@@ -69,7 +70,7 @@ class EpollPoller:
         return self._epoll.fileno()
 
     def register(self, fd: int) -> None:
-        mask = READ | WRITE | _RDHUP | _EDGE
+        mask = READ | WRITE | _PRI | _RDHUP | _EDGE
         try:
             self._epoll.register(fd, mask)
         except FileExistsError:
@@ -92,7 +93,9 @@ class EpollPoller:
             self._epoll.unregister(fd)
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return self._epoll.poll(-1 if timeout is None else min(timeout, _MAX_SLEEP))
+        if timeout is None:
+            return self._epoll.poll(-1)
+        return self._epoll.poll(timeout if timeout < _MAX_SLEEP else _MAX_SLEEP)
 
     def close(self) -> None:
         self._epoll.close()

@@ -48,8 +48,10 @@ class Direction(OutsideWaiter):
         """Who waits, until it has gone on: longer than `greenlet`, which is claimed by the waker."""
         self.deadline: float | None = None
         self.timer: Timer | None = None
-        self.drained = False
-        """True: the last read emptied it, and no event has come since. Only a stream's owner may set it."""
+        self.drained: bool | None = False
+        """True: the last read emptied it, and no event has come since. Only a stream's owner may set it: to None before
+        the read, and to True after it if it still is None. So an event that comes in between has the last word, even when
+        the hub runs in another thread than the reader."""
 
     def wait(self, deadline: float | None = None) -> None:
         """Park until the fd may be ready in this direction.
@@ -73,7 +75,7 @@ class Direction(OutsideWaiter):
                 hub.step_aside()  # always ready, as regular files are
         finally:
             self.holder = self.greenlet = None
-            self.deadline = None
+            self.deadline = self.error = None
             self.drained = False
             if not registration.kept:
                 if self.timer is not None:
@@ -117,29 +119,31 @@ class Direction(OutsideWaiter):
 class Registration:
     """What one hub knows of one fd. Once the fd, or the hub, is gone, `hub` is None."""
 
-    __slots__ = ("fd", "hub", "hung_up", "kept", "label", "read", "write")
+    __slots__ = ("fd", "hub", "kept", "label", "read", "unsure", "write")
 
     def __init__(self, hub: Hub, fd: int, kept: bool, label: object = None) -> None:
         self.hub: Hub | None = hub
         self.fd = fd
         self.kept = kept
         self.label = label
-        self.hung_up = False
-        """True once an event has said so: an end of file that came together with data makes no second edge."""
+        self.unsure = False
+        """True: a short read doesn't prove that nothing is left. An event has told of an end of file, which makes no second
+        edge if it came together with data, or of urgent data, before which reads stop; or the owner knows other reasons."""
         self.read = Direction(hub, "read", self)
         self.write = Direction(hub, "write", self)
 
     def notify(self, events: int) -> None:
         """Take the poller's report."""
         if events & HANGUP:
-            self.hung_up = True
+            self.unsure = True
             events |= READ | WRITE
         # Written out for both: with an edge-triggered poller nearly every event names both directions.
         if events & READ:
             direction = self.read
             direction.drained = False
-            if direction.greenlet is not None:
-                direction.wake()
+            waiting, direction.greenlet = direction.greenlet, None
+            if waiting is not None:
+                direction.hub.ready.append(waiting)
         if events & WRITE and self.write.greenlet is not None:
             self.write.wake()
 
@@ -203,7 +207,7 @@ def register(hub: Hub, fd: int) -> Registration:
     if hub.poller.keeps:
         hub.poller.register(fd)
         registration.kept = True
-    registration.hung_up = registration.read.drained = False
+    registration.unsure = registration.read.drained = False
     return registration
 
 

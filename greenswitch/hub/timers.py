@@ -2,9 +2,12 @@
 
 Knows a clock's numbers (seconds, from any origin) and callables. Knows no hub, no greenlet and no clock.
 
-Cancelling only marks: most timers are deadlines that never come, and finding one inside a heap costs more than leaving it
-there. When the marked ones outnumber the live ones the heap is rebuilt without them, so memory stays proportional to what
-is really awaited (asyncio does the same).
+Cancelling only marks: most timers are deadlines that never come, and finding one inside a heap costs more than leaving
+it there. When the marked ones outnumber the live ones the heap is rebuilt without them, so memory stays proportional to
+what is really awaited (asyncio does the same).
+
+Even that is too dear for a deadline around every `recv`. Such ones stand in `young` first, in no order, and leave it
+without a trace; only those that live until the earliest of them may be due are sorted into the heap, once.
 """
 
 from __future__ import annotations
@@ -12,9 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
-COMPACT_FROM = 64  # below this a rebuild saves nothing worth having
+_COMPACT_FROM = 64  # below this a rebuild saves nothing worth having
+
+
+class Young(Protocol):
+    """A deadline that expects to be forgotten before it comes."""
+
+    def grow_old(self) -> None:
+        """Become a timer: it has been taken out of `Timers.young`."""
 
 
 class Timer:
@@ -38,9 +48,7 @@ class Timer:
         if self.callback is not None:
             self.callback = None
             self.args = ()
-            self._timers.cancelled += 1
-            if self._timers.cancelled > COMPACT_FROM:
-                self._timers.compact()
+            self._timers._forget_one()
 
     def __repr__(self) -> str:
         if self.callback is None:
@@ -49,24 +57,23 @@ class Timer:
 
 
 class Timers:
-    """All timers of one hub, the earliest first; those due at the same time fire in the order they were added.
+    """All timers of one hub, the earliest first; those due at the same time fire in the order they were added."""
 
-    A deadline around every `recv` can't afford two more calls: `greenswitch.timeouts` pushes and cancels by itself, as
-    `add` and `Timer.cancel` do it.
-    """
-
-    __slots__ = ("added", "cancelled", "heap")
+    __slots__ = ("_cancelled", "_heap", "added", "soonest", "young")
 
     def __init__(self) -> None:
-        self.heap: list[tuple[float, int, Timer]] = []
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0
         self.added = 0
-        """How many there have been so far; the number of the newest."""
-        self.cancelled = 0
-        """How many in the heap will never fire."""
+        """How many timers and deadlines there have been so far: each takes the next number."""
+        self.young: dict[Young, None] = {}
+        """Deadlines in the order of their numbers. Whoever enters one lowers `soonest`, and takes it out by itself."""
+        self.soonest = math.inf
+        """None of the young ones is due before this; maybe none is due even then."""
 
     def __len__(self) -> int:
         """The number of timers that still may fire."""
-        return len(self.heap) - self.cancelled
+        return len(self._heap) - self._cancelled + len(self.young)
 
     def add(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
         """Have `callback(*args)` called at the first `expire(now)` with `now >= when`. NaN raises ValueError."""
@@ -74,15 +81,19 @@ class Timers:
             raise ValueError("a timer needs a time; this one is NaN")
         timer = Timer(self, when, callback, args)
         self.added += 1
-        heappush(self.heap, (when, self.added, timer))
+        heappush(self._heap, (when, self.added, timer))
         return timer
 
     def next_due(self) -> float | None:
-        """Return when the earliest live timer is due, or None where there is none."""
-        heap = self.heap
+        """Return a time before which no timer is due, mostly that of the earliest; None where there is none."""
+        heap = self._heap
         while heap and heap[0][2].callback is None:
             heappop(heap)
-            self.cancelled -= 1
+            self._cancelled -= 1
+        if not self.young:
+            self.soonest = math.inf
+        elif not heap or self.soonest < heap[0][0]:
+            return self.soonest
         return heap[0][0] if heap else None
 
     def pop_due(self, now: float) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
@@ -91,12 +102,14 @@ class Timers:
         A timer that an earlier callback of the same batch may want to cancel has fired already: whoever is woken twice
         must not mind, and a `Waiter` does not.
         """
-        heap = self.heap
+        if self.soonest <= now:
+            self._sort_in()
+        heap = self._heap
         due = []
         while heap and heap[0][0] <= now:
             timer = heappop(heap)[2]
             if timer.callback is None:
-                self.cancelled -= 1
+                self._cancelled -= 1
             else:
                 due.append((timer.callback, timer.args))
                 timer.callback = None
@@ -105,16 +118,25 @@ class Timers:
 
     def clear(self) -> None:
         """Cancel all of them."""
-        for _, _, timer in self.heap:
+        for _, _, timer in self._heap:
             timer.callback = None
             timer.args = ()
-        self.heap.clear()
-        self.cancelled = 0
+        self._heap.clear()
+        self._cancelled = 0
+        self.young.clear()
+        self.soonest = math.inf
 
-    def compact(self) -> None:
-        """Rebuild the heap without the cancelled ones, if they outnumber the live ones."""
-        if self.cancelled * 2 > len(self.heap):
+    def _sort_in(self) -> None:
+        grown = list(self.young)
+        self.young.clear()
+        self.soonest = math.inf
+        for one in grown:
+            one.grow_old()
+
+    def _forget_one(self) -> None:
+        self._cancelled += 1
+        if self._cancelled > _COMPACT_FROM and self._cancelled * 2 > len(self._heap):
             # In place: pop_due may be iterating over this very list further up the stack.
-            self.heap[:] = [entry for entry in self.heap if entry[2].callback is not None]
-            heapify(self.heap)
-            self.cancelled = 0
+            self._heap[:] = [entry for entry in self._heap if entry[2].callback is not None]
+            heapify(self._heap)
+            self._cancelled = 0

@@ -357,7 +357,7 @@ def test_two_busy_tasks_starve_neither_descriptors_nor_timers(real_hub: Hub) -> 
     os.write(writing, b"x")
     before = turns
     reader.get()
-    assert turns - before <= 10
+    assert turns - before <= 32  # two small batches, put together up to sixteen each
     timed.get(20)
     running = False
     joinall(busy_ones)
