@@ -2,8 +2,9 @@
 
 The file descriptor is non-blocking, always; what the user asks for by `settimeout` is kept beside it. Every call tries the
 system call and waits only when that would block, with one exception: a read that returned less than was asked for has
-emptied a stream, so the next read parks at once and saves the failing call. Whatever changes on the fd ends that
-knowledge (see `Registration.notify`).
+emptied a TCP stream, so the next read parks at once and saves the failing call. Whatever changes on the fd ends that
+knowledge (see `Registration.notify`). It may be had of TCP only: a read of a UNIX stream also stops where file descriptors
+or credentials were passed along.
 
 Knows readiness (`greenswitch.hub`) and name look-up. Knows no task.
 """
@@ -20,17 +21,18 @@ from typing import IO, TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
-from greenswitch.hub import Hub, Registration, Waiter, get_hub, register
+from greenswitch.errors import HubError
+from greenswitch.hub import Hub, Registration, Waiter, get_hub, has_hub, register
 from greenswitch.names import getaddrinfo, resolve
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, Self
 
 _CAP = 65_536  # bytes read at once from a stream: a larger buffer costs its allocation at every small message
 _STREAK = 64  # operations in a row that never had to wait, after which a task lets others go first
 _SENDFILE_MOST = 1 << 30
-_UNIX_RETRY = 0.001, 0.05  # seconds between tries to connect to a UNIX listener whose backlog is full: first, longest
-_IN_PROGRESS = {errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK)}
+_UNIX_RETRY = 0.001, 0.05  # seconds between tries to reach a UNIX socket whose queue is full: first, longest
+_IN_PROGRESS = {errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS)}
 
 # The C methods themselves: a method call through super() costs more than some of the system calls.
 _base = _socket.socket
@@ -43,6 +45,8 @@ _family, _type, _proto = (vars(_base)[name].__get__ for name in ("family", "type
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
 _WAITALL = getattr(socket, "MSG_WAITALL", 0)
 _PEEK = socket.MSG_PEEK
+_INTERNET = socket.AF_INET, socket.AF_INET6
+_UNIX = getattr(socket, "AF_UNIX", None)
 _UNSET: Any = object()
 
 
@@ -55,7 +59,7 @@ class Socket(socket.socket):
     everybody who shares that file description, so file descriptors 0 to 2 are refused with ValueError.
     """
 
-    __slots__ = ("_elsewhere", "_patience", "_registration", "_streak", "_streaming")
+    __slots__ = ("_elsewhere", "_patience", "_registration", "_shared", "_streak", "_streaming")
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         if fileno is not None and 0 <= fileno <= 2:
@@ -65,6 +69,7 @@ class Socket(socket.socket):
             )
         self._registration: Registration | None = None
         self._elsewhere: tuple[Registration, ...] = ()
+        self._shared = False  # True: a dup() of ours has the same file description
         self._streak = 0
         self._patience = _socket.getdefaulttimeout()
         super().__init__(family, type, proto, fileno)
@@ -87,24 +92,33 @@ class Socket(socket.socket):
 
     def _register(self, hub: Hub) -> Registration:
         known = self._registration
-        self._registration = register(hub, self.fileno())
+        self._registration = registration = register(hub, self.fileno())
+        registration.unsure = _family(self) not in _INTERNET
         if known is not None and known.hub is not None:
             self._elsewhere = (*(one for one in self._elsewhere if one.hub not in (None, hub)), known)
-        return self._registration
+        return registration
 
     def _until_done(self, reading: bool, flags: int, operation: Callable[..., Any], *args: Any) -> Any:
         """Return `operation(self, *args)`, trying again whenever the socket is ready."""
+        if self._streak > _STREAK and not flags & _DONTWAIT:
+            self._breathe()
         deadline = None
         while True:
             try:
-                return operation(self, *args)
+                done = operation(self, *args)
             except BlockingIOError:
                 if self._patience == 0.0 or flags & _DONTWAIT:
                     raise
+            else:
+                self._streak += 1
+                return done
             deadline = self._wait(reading, deadline)
 
     def _breathe(self) -> None:
-        """Let others go first, after many operations that had not to wait; unless this must not switch."""
+        """Let others go first, after many operations that had not to wait; unless this must not switch.
+
+        Only before an operation: whoever is killed here would lose what the kernel has handed over.
+        """
         self._streak = 0
         if self._patience != 0.0:
             hub = get_hub()
@@ -118,20 +132,32 @@ class Socket(socket.socket):
         for one in (registration, *elsewhere):
             if one is not None:
                 one.close()
+        if has_hub():
+            foreign = get_hub().registrations.get(self.fileno())
+            if isinstance(foreign, Registration):  # somebody waits for the bare fd
+                foreign.close()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """As `socket.recv`; from a stream at most 64 KiB at once."""
+        """As `socket.recv`; from a stream at most 16 KiB at once."""
         if flags or not self._streaming:
             return self._recv_with(bufsize, flags)
         if bufsize > _CAP:
             bufsize = _CAP
+        if self._streak > _STREAK:
+            self._breathe()
         deadline = None
         registration = self._registration
-        if registration is not None and registration.read.drained and self._patience != 0.0:
-            deadline = self._wait(True)
+        if registration is not None and registration.read.drained and bufsize > 0 and self._patience != 0.0:
+            try:
+                deadline = self._wait(True)
+            except HubError:  # inside the hub, which may not have been told yet of what is there
+                pass
         while True:
+            registration = self._registration
+            if registration is not None:
+                registration.read.drained = None
             try:
                 data = _recv(self, bufsize)
             except BlockingIOError:
@@ -139,33 +165,30 @@ class Socket(socket.socket):
                     raise
                 deadline = self._wait(True, deadline)
                 continue
-            registration = self._registration
-            if 0 < len(data) < bufsize:
-                if registration is not None:
-                    registration.read.drained = not registration.hung_up
-            else:
-                self._streak += 1
-                if self._streak > _STREAK:
-                    self._breathe()
+            self._streak += 1
+            if 0 < len(data) < bufsize and registration is not None and registration.read.drained is None:
+                registration.read.drained = not registration.unsure
             return data
-
-    def _recv_with(self, bufsize: int, flags: int) -> bytes:
-        if not (flags & _WAITALL and self._streaming) or self._patience == 0.0 or flags & (_DONTWAIT | _PEEK):
-            return self._until_done(True, flags, _recv, bufsize, flags)  # type: ignore[no-any-return]
-        buffer = bytearray(bufsize)
-        return bytes(buffer[: self._recv_all(buffer, flags)])
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         """As `socket.recv_into`."""
         if flags or not self._streaming:
-            if flags & _WAITALL and self._streaming and self._patience != 0.0 and not flags & (_DONTWAIT | _PEEK):
-                return self._recv_all(memoryview(buffer).cast("B")[: nbytes or None], flags)
-            return self._until_done(True, flags, _recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+            return self._recv_into_with(buffer, nbytes, flags)
+        if self._streak > _STREAK:
+            self._breathe()
+        room = memoryview(buffer).nbytes
+        wanted = nbytes or room
         deadline = None
         registration = self._registration
-        if registration is not None and registration.read.drained and self._patience != 0.0:
-            deadline = self._wait(True)
+        if registration is not None and registration.read.drained and 0 < wanted <= room and self._patience != 0.0:
+            try:
+                deadline = self._wait(True)
+            except HubError:
+                pass
         while True:
+            registration = self._registration
+            if registration is not None:
+                registration.read.drained = None
             try:
                 count = _recv_into(self, buffer, nbytes)
             except BlockingIOError:
@@ -173,28 +196,47 @@ class Socket(socket.socket):
                     raise
                 deadline = self._wait(True, deadline)
                 continue
-            registration = self._registration
-            if 0 < count < (nbytes or memoryview(buffer).nbytes):
-                if registration is not None:
-                    registration.read.drained = not registration.hung_up
-            else:
-                self._streak += 1
-                if self._streak > _STREAK:
-                    self._breathe()
+            self._streak += 1
+            if 0 < count < wanted and registration is not None and registration.read.drained is None:
+                registration.read.drained = not registration.unsure
             return count
 
-    def _recv_all(self, buffer: Buffer, flags: int) -> int:
-        """Fill `buffer`, as MSG_WAITALL asks; the kernel does so for blocking fds only. Less at the end of the stream."""
-        view = memoryview(buffer)
+    def _recv_with(self, bufsize: int, flags: int) -> bytes:
+        if bufsize <= 0 or not self._waits_for_all(flags):
+            return self._until_done(True, flags, _recv, bufsize, flags)  # type: ignore[no-any-return]
+        buffer = bytearray(bufsize)
+        return bytes(buffer[: self._recv_all(memoryview(buffer), flags)])
+
+    def _recv_into_with(self, buffer: Buffer, nbytes: int, flags: int) -> int:
+        if not (self._waits_for_all(flags) and 0 <= nbytes <= memoryview(buffer).nbytes):
+            return self._until_done(True, flags, _recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+        return self._recv_all(memoryview(buffer).cast("B")[: nbytes or None], flags)
+
+    def _waits_for_all(self, flags: int) -> bool:
+        return bool(flags & _WAITALL and self._streaming and self._patience != 0.0 and not flags & (_DONTWAIT | _PEEK))
+
+    def _recv_all(self, view: memoryview, flags: int) -> int:
+        """Fill `view`, as MSG_WAITALL asks; the kernel does so for blocking fds only.
+
+        As in the kernel, it is less at the end of the stream, and at a timeout if anything has come until then.
+        """
         done, deadline = 0, None
         while done < len(view):
+            if self._streak > _STREAK:
+                self._breathe()
             try:
                 count = _recv_into(self, view[done:], 0, flags & ~_WAITALL)
             except BlockingIOError:
-                deadline = self._wait(True, deadline)
+                try:
+                    deadline = self._wait(True, deadline)
+                except TimeoutError:
+                    if done:
+                        break
+                    raise
                 continue
             if count == 0:
                 break
+            self._streak += 1
             done += count
         return done
 
@@ -219,13 +261,16 @@ class Socket(socket.socket):
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
             """As `socket.sendmsg`."""
-            args = list(buffers), list(ancdata), flags, resolve(_family(self), address)
-            return self._until_done(False, flags, _base.sendmsg, *args)  # type: ignore[no-any-return]
+            address = resolve(_family(self), address)
+            args = list(buffers), list(ancdata), flags, address
+            return self._until_sent(address, flags, _base.sendmsg, *args)  # type: ignore[no-any-return]
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
         """As `socket.send`: returns how many bytes the kernel took, at least one."""
+        if self._streak > _STREAK and not flags & _DONTWAIT:
+            self._breathe()
         try:
             count = _send(self, data, flags)
         except BlockingIOError:
@@ -233,8 +278,6 @@ class Socket(socket.socket):
                 raise
         else:
             self._streak += 1
-            if self._streak > _STREAK:
-                self._breathe()
             return count
         deadline = self._wait(False)
         while True:
@@ -246,16 +289,16 @@ class Socket(socket.socket):
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
         """As `socket.sendall`; the timeout is one for all of `data`."""
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        if self._streak > _STREAK and not flags & _DONTWAIT:
+            self._breathe()
         try:
             sent = _send(self, data, flags)
         except BlockingIOError:
             if self._patience == 0.0 or flags & _DONTWAIT:
                 raise
             sent = 0
+        self._streak += 1
         if sent >= size:
-            self._streak += 1
-            if self._streak > _STREAK:
-                self._breathe()
             return
         view = memoryview(data).cast("B")
         deadline = None
@@ -266,13 +309,41 @@ class Socket(socket.socket):
                 if self._patience == 0.0 or flags & _DONTWAIT:
                     raise
                 deadline = self._wait(False, deadline)
+            else:
+                self._streak += 1
+                if self._streak > _STREAK and sent < size:
+                    self._breathe()
 
     def sendto(self, data: Buffer, *rest: Any) -> int:  # type: ignore[override]
         """As `socket.sendto(data, address)` and `socket.sendto(data, flags, address)`."""
         flags = rest[0] if len(rest) > 1 and isinstance(rest[0], int) else 0
-        if rest:
-            rest = (*rest[:-1], resolve(_family(self), rest[-1]))
-        return self._until_done(False, flags, _sendto, data, *rest)  # type: ignore[no-any-return]
+        address = resolve(_family(self), rest[-1]) if rest else None
+        return self._until_sent(address, flags, _sendto, data, *rest[:-1], *([address] if rest else []))
+
+    def _until_sent(self, address: Any, flags: int, operation: Callable[..., Any], *args: Any) -> Any:
+        """Return `operation(self, *args)`, which sends to `address` if that is given, trying again until that works."""
+        named = address is not None and _family(self) == _UNIX and _type(self) == socket.SOCK_DGRAM
+        if not named or self._patience == 0.0 or flags & _DONTWAIT:
+            return self._until_done(False, flags, operation, *args)
+        return self._retry_unix("send to", address, operation, *args)
+
+    def _retry_unix(self, verb: str, address: Any, operation: Callable[..., Any], *args: Any) -> Any:
+        """Return `operation(self, *args)`, trying again until the queue at `address` has room.
+
+        For a listener's backlog, and for datagrams to whom we aren't connected to, the kernel makes no event of that.
+        """
+        hub = get_hub()
+        deadline = None if self._patience is None else hub.clock() + self._patience
+        pause, longest = _UNIX_RETRY
+        while True:
+            try:
+                return operation(self, *args)
+            except BlockingIOError:
+                left = longest if deadline is None else deadline - hub.clock()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            hub.wait(Waiter(hub, verb, address), min(pause, left))
+            pause = min(pause * 2, longest)
 
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
         """As `socket.sendfile`: by os.sendfile where that works, else by reading and sending. Returns the bytes sent."""
@@ -309,7 +380,7 @@ class Socket(socket.socket):
                 sent += step
                 self._streak += 1
                 if self._streak > _STREAK:
-                    self._breathe()
+                    self._breathe()  # what has been sent is told by the file's position
         finally:
             if sent and hasattr(file, "seek"):
                 file.seek(offset + sent)
@@ -320,11 +391,7 @@ class Socket(socket.socket):
     def accept(self) -> tuple[Socket, Any]:
         """As `socket.accept`; the connection is a cooperative socket too."""
         fd, address = self._until_done(True, 0, _accept)
-        connection = Socket(_family(self), _type(self), _proto(self), fileno=fd)
-        self._streak += 1
-        if self._streak > _STREAK:
-            self._breathe()
-        return connection, address
+        return Socket(_family(self), _type(self), _proto(self), fileno=_above_stdio(fd)), address
 
     def connect(self, address: Any) -> None:
         """As `socket.connect`; a host name is looked up in an OS thread."""
@@ -338,16 +405,20 @@ class Socket(socket.socket):
             return self._connect(address)
         except TimeoutError:
             return errno.EWOULDBLOCK
+        except OSError as error:
+            if error.errno != errno.EBADF:  # names that nobody knows do raise
+                raise
+            return error.errno
 
     def _connect(self, address: Any) -> int:
         address = resolve(_family(self), address)
         if self._registration is not None:
-            self._registration.hung_up = False  # an unconnected socket counts as hung up
+            self._registration.unsure = _family(self) not in _INTERNET  # until now it counted as hung up
         error = _connect_ex(self, address)
+        if error == errno.EAGAIN and _family(self) == _UNIX and self._patience != 0.0:
+            return self._retry_unix("connect to", address, _connect_unix, address)  # type: ignore[no-any-return]
         if error not in _IN_PROGRESS or self._patience == 0.0:
             return error
-        if error == errno.EAGAIN and _family(self) == getattr(socket, "AF_UNIX", None):
-            return self._connect_unix(address)
         deadline = None
         while True:
             deadline = self._wait(False, deadline)
@@ -362,20 +433,6 @@ class Socket(socket.socket):
             else:
                 return 0
 
-    def _connect_unix(self, address: Any) -> int:
-        """Try again until the listener's backlog has room: for that, and only that, the kernel makes no event."""
-        hub = get_hub()
-        deadline = None if self._patience is None else hub.clock() + self._patience
-        pause, longest = _UNIX_RETRY
-        while True:
-            error = _connect_ex(self, address)
-            if error != errno.EAGAIN:
-                return error
-            if deadline is not None and hub.clock() >= deadline:
-                raise TimeoutError("timed out")
-            hub.wait(Waiter(hub, "connect", address), pause if deadline is None else min(pause, max(0.0, deadline - hub.clock())))
-            pause = min(pause * 2, longest)
-
     def bind(self, address: Any) -> None:
         """As `socket.bind`; a host name is looked up in an OS thread."""
         super().bind(resolve(_family(self), address))
@@ -384,6 +441,10 @@ class Socket(socket.socket):
 
     def settimeout(self, value: float | None) -> None:
         """As `socket.settimeout`: seconds, None to wait for ever, 0 never to wait."""
+        if value is None:
+            _settimeout(self, 0.0)  # not None: for a moment the fd would block whoever shares it
+            self._patience = None
+            return
         try:
             _settimeout(self, value)  # the standard library's checks and messages
             self._patience = _base.gettimeout(self)
@@ -407,10 +468,17 @@ class Socket(socket.socket):
         """As `socket.getblocking`."""
         return self._patience != 0.0
 
+    def dup(self) -> Self:
+        """As `socket.dup`. The two share the file description, but neither their timeouts nor who waits."""
+        twin = self.__class__(_family(self), _type(self), _proto(self), fileno=_above_stdio(_socket.dup(self.fileno())))
+        twin._patience = self._patience
+        twin._shared = self._shared = True
+        return twin
+
     def detach(self) -> int:
-        """As `socket.detach`; whoever waits gets OSError(EBADF). The fd blocks again if the socket did."""
+        """As `socket.detach`; whoever waits gets OSError(EBADF). The fd blocks again if the socket did and has no `dup`."""
         self._forget()
-        if self.fileno() >= 0:
+        if self.fileno() >= 0 and not self._shared:
             _settimeout(self, self._patience)
         return super().detach()
 
@@ -438,7 +506,25 @@ def create_server(address: Any, **options: Any) -> Socket:
 
 
 def _ours(*sockets: socket.socket) -> tuple[Any, ...]:
-    return tuple(Socket(one.family, one.type, one.proto, fileno=one.detach()) for one in sockets)
+    return tuple(Socket(one.family, one.type, one.proto, fileno=_above_stdio(one.detach())) for one in sockets)
+
+
+def _above_stdio(fd: int) -> int:
+    """Return `fd`, or a duplicate in its place: a new socket of a process without standard streams gets their numbers."""
+    below = []
+    while fd <= 2:
+        below.append(fd)
+        fd = os.dup(fd)
+    for one in below:
+        os.close(one)
+    return fd
+
+
+def _connect_unix(sock: Socket, address: Any) -> int:
+    error = _connect_ex(sock, address)
+    if error == errno.EAGAIN:
+        raise BlockingIOError(error, os.strerror(error))
+    return error
 
 
 def create_connection(

@@ -141,9 +141,8 @@ class Registration:
         if events & READ:
             direction = self.read
             direction.drained = False
-            waiting, direction.greenlet = direction.greenlet, None
-            if waiting is not None:
-                direction.hub.ready.append(waiting)
+            if direction.greenlet is not None:
+                direction.wake()
         if events & WRITE and self.write.greenlet is not None:
             self.write.wake()
 
