@@ -44,6 +44,15 @@ def _checked(hub: Hub) -> Iterator[Hub]:
     assert not errors, errors
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Spare each test's `gc.collect()` the test runner's own objects: they make it take 60 ms instead of two."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def no_leaked_fds() -> Iterator[None]:
     """Fail the test that opens an fd and doesn't close it."""
