@@ -72,6 +72,7 @@ class Direction(OutsideWaiter):
             if registration.kept or registration.arm():
                 hub.park(self)
             else:
+                self.greenlet = None  # it stands in the ready queue: a waker would put it there twice
                 hub.step_aside()  # always ready, as regular files are
         finally:
             self.holder = self.greenlet = None
