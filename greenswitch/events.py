@@ -1,37 +1,50 @@
 """Things that happen once, for many to wait for: `Event` and `AsyncResult`.
 
 Knows the line. Knows no owner: whoever likes may make it happen.
+
+When it happens, the line that there is now is taken away and an empty one put in its place, in the same step: whoever
+lines up after that waits for the next time. (An event may be cleared and waited for again, by other threads, while the
+one who has set it is still busy waking people.) Who has looked before that step and lines up after it stands in a line
+that has been taken away; so he looks again, and sees it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
 from greenswitch.hub import TIMED_OUT, Waiter, get_hub
-from greenswitch.lines import WaitableLock
+from greenswitch.lines import Line
 
 
-class _Happening(WaitableLock):
+class _Link:
+    """Stands in line for one who waits for several things (`wait`, `iwait`): to wake it is to tell him."""
+
+    __slots__ = ("happening", "notify")
+
+    def __init__(self, happening: _Happening, notify: Callable[[Any], Any]) -> None:
+        self.happening = happening
+        self.notify = notify
+
+    def wake(self, value: Any = None) -> bool:
+        self.notify(self.happening)
+        return True
+
+
+class _Happening:
     """What has happened or not, and the wait for it."""
 
-    __slots__ = ("_happened",)
+    __slots__ = ("__weakref__", "_happened", "_line")
 
     def __init__(self) -> None:
-        super().__init__()
         self._happened = False
+        self._line = Line()
 
     def ready(self) -> bool:
         """Return whether it has happened."""
         return self._happened
-
-    def _happen(self) -> None:
-        self._happened = True
-        if self._line:
-            self._line.give_all()
-        if self._links:
-            self._tell()
 
     def wait(self, timeout: float | None = None) -> Any:
         """Park until it happens, at most `timeout` seconds; return False if that came first. Not in the hub.
@@ -47,8 +60,9 @@ class _Happening(WaitableLock):
         waiter = Waiter(hub, "wait for", self)
         try:
             line.append(waiter)
-            if self._happened:
-                line.give_all()
+            if (self._happened or self._line is not line) and waiter.cancel():
+                line.leave(waiter)
+                return True
             value = hub.park(waiter) if timeout is None else hub.wait(waiter, timeout)
         except BaseException:
             line.abandon(waiter)
@@ -57,6 +71,34 @@ class _Happening(WaitableLock):
             line.leave(waiter)
             return False
         return True
+
+    def _happen(self) -> None:
+        empty = Line()
+        # One line on purpose, as in Waiter.wake: nobody looks or lines up in the midst of it.
+        line, self._line, self._happened = self._line, empty, True
+        if line:
+            line.give_all()
+
+    def add_link(self, notify: Callable[[Any], Any]) -> None:
+        """Have `notify(self)` called once it happens, at once if it has; it neither switches nor raises."""
+        link = _Link(self, notify)
+        line = self._line
+        line.append(link)
+        if (self._happened or self._line is not line) and line.leave(link):
+            notify(self)
+
+    def remove_link(self, notify: Callable[[Any], Any]) -> None:
+        """Take `notify` back; one that isn't linked is no error."""
+        line = self._line
+        for link in list(line):
+            if isinstance(link, _Link) and link.notify == notify:
+                line.leave(link)
+                break
+
+    def _at_fork_reinit(self) -> None:
+        """Forget, in a forked child, who waited in the parent: as the standard library's events do."""
+        self._line.clear()
+        self._happened = False
 
 
 class Event(_Happening):
@@ -78,22 +120,14 @@ class Event(_Happening):
 
     def set(self) -> None:
         """Set it, and wake all who wait. Never switches; anywhere, any thread."""
-        self._happened = True  # as _happen does, for the price of a call less
-        if self._line:
-            self._line.give_all()
-        if self._links:
-            self._tell()
+        self._happen()
 
     def clear(self) -> None:
         """Have those who come from now on wait again. Never switches; anywhere, any thread."""
         self._happened = False
 
     def __repr__(self) -> str:
-        return f"<Event {'set' if self._happened else 'not set'}{self._waiting()}>"
-
-    def _at_fork_reinit(self) -> None:
-        super()._at_fork_reinit()
-        self._happened = False
+        return f"<Event {'set' if self._happened else 'not set'}{self._line.text}>"
 
 
 class Outcome(Protocol):
@@ -187,5 +221,5 @@ class AsyncResult(_Happening):
 
     def __repr__(self) -> str:
         if not self._happened:
-            return f"<AsyncResult not set{self._waiting()}>"
+            return f"<AsyncResult not set{self._line.text}>"
         return f"<AsyncResult {f'value {self._value!r}' if self._error is None else f'exception {self._error!r}'}>"

@@ -41,13 +41,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from greenswitch.hub import TIMED_OUT, Waiter
 
 
-class Line(deque[Waiter]):
-    """Waiters in the order of their arrival. `len(line)` of them wait; all methods may be called from any thread.
+class Standing(Protocol):
+    """What stands in line: a waiter, or whatever acts like one when its turn comes."""
+
+    def wake(self, value: Any = None, /) -> bool:
+        """Take `value` and go on; return False if it can't any more. It neither switches nor raises."""
+
+
+class Line(deque[Any]):
+    """Waiters (see `Standing`) in the order of their arrival. `len(line)` of them wait. Any thread may call any method.
 
     A deque, because its `append`, `popleft` and `remove` are single steps for threads, and call no Python code.
     """
@@ -88,12 +95,13 @@ class Line(deque[Waiter]):
         waiter.cancel()
         self.leave(waiter)
 
-    def leave(self, waiter: Waiter) -> None:
-        """Take `waiter` out, if it still stands in line. It must have been woken or cancelled."""
+    def leave(self, waiter: Standing) -> bool:
+        """Take out `waiter`, which has been woken or cancelled; return False if it doesn't stand here any more."""
         try:
             self.remove(waiter)
-        except ValueError:
-            pass  # a giver has taken it out, finds that it can't be woken any more, and goes on to the next
+        except ValueError:  # a giver has taken it out, finds that it can't be woken any more, and goes on to the next
+            return False
+        return True
 
     def give(self, thing: Any = True) -> bool:
         """Wake the first who still waits, with `thing`; return False if there is nobody. Never switches."""
@@ -114,6 +122,11 @@ class Line(deque[Waiter]):
             except IndexError:  # another thread was faster
                 break
             waiter.wake(thing)
+
+    @property
+    def text(self) -> str:
+        """How many wait, for the end of a repr."""
+        return f", {len(self)} waiting" if self else ""
 
     def __repr__(self) -> str:
         return f"<Line: {len(self)} waiting>"
@@ -158,10 +171,6 @@ class WaitableLock:
             except IndexError:  # another thread was faster
                 return
             notify(self)
-
-    def _waiting(self) -> str:
-        waiting = len(self._line)
-        return f", {waiting} waiting" if waiting else ""
 
     def _at_fork_reinit(self) -> None:
         """Forget, in a forked child, who waited in the parent: as the standard library's locks do."""

@@ -163,7 +163,7 @@ class Lock(WaitableLock):
     def __repr__(self) -> str:
         owner = self._owner
         state = "free" if owner is None else f"held by {_name(owner)}{self._times()}"
-        return f"<{type(self).__name__} {state}{self._waiting()}>"
+        return f"<{type(self).__name__} {state}{self._line.text}>"
 
 
 class RLock(Lock):
@@ -315,7 +315,7 @@ class Semaphore(WaitableLock):
                 self._value += 1
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._value or 'none'} free{self._waiting()}>"
+        return f"<{type(self).__name__} {self._value or 'none'} free{self._line.text}>"
 
 
 class BoundedSemaphore(Semaphore):
@@ -570,4 +570,13 @@ def _name(owner: Any) -> str:
     """Return how to call an owner in a message."""
     if isinstance(owner, Task):
         return f"{owner.label}, which has ended" if owner.dead else owner.label
-    return describe(owner) if isinstance(owner, greenlet.greenlet) else repr(owner)
+    if owner.parent is None and owner is not _main():
+        return f"{describe(owner)} of another thread"
+    return describe(owner)
+
+
+def _main() -> greenlet.greenlet:
+    current = greenlet.getcurrent()
+    while current.parent is not None:
+        current = current.parent
+    return current

@@ -1,9 +1,9 @@
 """What every call that waits obeys: the table of all of them, and the suite that runs over it.
 
 To add a call, add one `Waiting(...)` to `TABLE`. It says how to make a thing on which one has to wait, how to wait on
-it, how to let one waiter go on, and how many stand in line; flags say what does not apply. Everything else (killed, timed
-out, both at once with being woken, from main, task, greenlet, thread and hub) is tested below, and that nothing is left
-behind: the `hub` fixture looks for what is parked, timed or alive, and `waiting(thing)` for who still stands in line.
+it, how to let one waiter go on, and how many stand in line; flags say what does not apply. Everything else (killed,
+timed out, both at once with being woken, from main, task, greenlet, thread and hub) is tested below, and that nothing
+is left behind: the `hub` fixture looks for what is parked, timed or alive, `waiting(thing)` for who stands in line.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from greenswitch.locks import (
     RLock,
     Semaphore,
 )
+from greenswitch.queues import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue, select
 from greenswitch.testing import VirtualTime
 
 
@@ -93,6 +94,72 @@ def wait_any(thing: Any, timeout: float | None) -> bool:
     return greenswitch.wait([thing, Event()], timeout, count=1) == [thing]
 
 
+def in_lines(place: Any) -> int:
+    lines = (place._getters, place._putters, place._links or (), getattr(place, "_joiners", ()))
+    return sum(map(len, lines))
+
+
+def got(place: Any, timeout: float | None) -> bool:
+    try:
+        return place.get(timeout=timeout) is not None
+    except Empty:
+        return False
+
+
+def peeked(place: Any, timeout: float | None) -> bool:
+    try:
+        return place.peek(timeout=timeout) is not None
+    except Empty:
+        return False
+
+
+def put(place: Any, timeout: float | None) -> bool:
+    try:
+        place.put(1, timeout=timeout)
+    except Full:
+        return False
+    return True
+
+
+def iterated(place: Any, timeout: float | None) -> bool:
+    if timeout is None:
+        return next(place) is not None
+    with greenswitch.timeout(timeout):
+        return next(place) is not None
+
+
+def selected(place: Any, timeout: float | None) -> bool:
+    return select(Queue(), place, timeout=timeout)[0] is place
+
+
+def put_one(place: Any) -> None:
+    place.put_nowait(1)
+
+
+def get_one(place: Any) -> None:
+    place.get_nowait()
+
+
+def _queue(kind: Any) -> list[Waiting]:
+    """Return the rows that every kind of queue and channel has."""
+    name, keeps = kind.__name__, kind is not Channel
+    return [
+        Waiting(f"{name}.get", kind, got, put_one, in_lines, keeps=keeps),
+        Waiting(f"{name}.__next__", kind, iterated, put_one, in_lines, keeps=keeps),
+        Waiting(f"select({name})", kind, selected, put_one, in_lines, keeps=keeps, looks_again=True),
+    ]
+
+
+def _bounded(kind: Any) -> list[Waiting]:
+    name = kind.__name__
+    return [
+        Waiting(f"{name}.put", lambda: kind(1, [0]), put, get_one, in_lines),
+        Waiting(f"{name}.peek", kind, peeked, put_one, in_lines),
+        Waiting(f"{name}.join", lambda: kind(items=[0]), lambda queue, timeout: queue.join(timeout), kind.task_done,
+                in_lines, looks_again=True),
+    ]
+
+
 def _lock(name: str, make: Callable[[], Any]) -> Waiting:
     return Waiting(f"{name}.acquire", lambda: held(make()), lock_wait, lambda lock: lock.release(), in_line)
 
@@ -115,6 +182,10 @@ TABLE = [
     Waiting("wait([Semaphore])", lambda: held(Semaphore()), wait_any, Semaphore.release, in_line, looks_again=True),
     Waiting("wait([Lock])", lambda: held(Lock()), wait_any, Lock.release, in_line, looks_again=True),
     Waiting("wait([AsyncResult])", AsyncResult, wait_any, AsyncResult.set, in_line, looks_again=True),
+    *(row for kind in (SimpleQueue, Queue, LifoQueue, PriorityQueue, Channel) for row in _queue(kind)),
+    *(row for kind in (Queue, LifoQueue, PriorityQueue) for row in _bounded(kind)),
+    Waiting("Channel.put", Channel, put, get_one, in_lines, keeps=False),
+    Waiting("wait([Queue])", Queue, wait_any, put_one, in_lines, looks_again=True),
 ]
 
 every = pytest.mark.parametrize("call", TABLE, ids=lambda call: call.name)
