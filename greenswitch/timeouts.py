@@ -8,70 +8,74 @@
     with shield():              # kills and deadlines from outside come later
         ...
 
-A deadline interrupts the block at a place where it waits, and only there: with a `Token`, a BaseException that belongs to
-its scope alone, so that neither a nested scope nor an `except TimeoutError` further in can take it for its own. A block
-that gets what it waited for before that has won, however late: its deadline is forgotten when it ends. A deadline fires
-once; code that swallows the token (`except BaseException:` with no `raise`) goes on, and then only `expired` tells.
+A deadline interrupts the block at a place where it waits, and only there: with a `Token`, a BaseException that belongs
+to its scope alone, so that neither a nested scope nor an `except TimeoutError` further in can take it for its own. A
+block that gets what it waited for before that has won, however late: its deadline is forgotten when it ends. A deadline
+fires once; code that swallows the token (`except BaseException:` with no `raise`) goes on, and only `expired` tells.
 
-Knows the hub and its timers. Knows no task beyond this: a deadline meant for a job never strikes the carrier's next one.
+Knows the hub and its timers. Knows no task, but that a deadline meant for a job must not strike the carrier's next one.
 """
 
 from __future__ import annotations
 
 import math
-from heapq import heappush
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Self
 
-from greenlet import getcurrent, greenlet
+import greenlet
+from greenlet import getcurrent
 
 from greenswitch.errors import ScopeError
-from greenswitch.hub import COMPACT_FROM, Job, Timer, describe, get_hub
-from greenswitch.hub.hub import Shield
+from greenswitch.hub import Hub, Job, Timer, describe, get_hub
 
-_LEFT = -1
+_LEFT: Final = -1
 
 
 class Token(BaseException):
     """What interrupts the block of an expired deadline. It ends at that block's `with`; let it pass."""
 
 
-_MET = Token()
+_MET: Final = Token()
 
 
-class timeout(Timer):
+class timeout:
     """Raise TimeoutError from the `with` block unless it ends within `seconds`.
 
-    None: no deadline. 0 or less: given up at the first wait inside, while what needs no waiting is still done. `expired`
-    says whether the block was interrupted. A scope is entered once, and left by the task that entered it: ScopeError.
+    None: no deadline. 0 or less: given up at the first wait inside, while what needs no waiting is still done.
+    `expired` says whether the block was interrupted. A scope is entered once, and left by the task that entered it:
+    ScopeError.
     """
 
-    # It is its own timer: most deadlines are set once, and never come. One that is moved gets another timer, `_moved`.
-    __slots__ = ("_job", "_moved", "_number", "_token", "greenlet", "hub", "seconds")
+    # A deadline around each `recv` may cost a tenth of it, so entering and leaving make no call they can do without.
+    __slots__ = ("_greenlet", "_hub", "_job", "_number", "_timer", "_token", "_when", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._number = 0  # among the timers of its hub, once entered; _LEFT in the end
         self._token: Token | None = None
-        self._moved: Timer | None = None
+        self._timer: Timer | None = None  # when it is no longer young
 
     def __enter__(self) -> Self:
         if self._number:
             raise ScopeError(f"{self!r} has been entered before: make a new one for each `with`")
-        self.hub = hub = get_hub()
-        self.greenlet = current = getcurrent()
-        self._job: Job | None = getattr(current, "job", None)
+        current: Any = getcurrent()
+        try:
+            self._job: Job | None = current.job
+            hub: Hub = current.hub
+        except AttributeError:  # no carrier
+            self._job = None
+            hub = get_hub()
+        self._greenlet: greenlet.greenlet = current
+        self._hub = hub
         timers = hub.timers
-        timers.added = self._number = number = timers.added + 1
+        timers.added = self._number = timers.added + 1
         seconds = self.seconds
         if seconds is not None and seconds > 0:
-            self._timers = timers
-            self.when = when = hub.clock() + seconds
-            self.callback = _expire
-            self.args = (self,)
-            heappush(timers.heap, (when, number, self))
+            self._when = when = hub.clock() + seconds
+            timers.young[self] = None
+            if when < timers.soonest:
+                timers.soonest = when
         else:
-            self.callback = None
             self._set(seconds)
         return self
 
@@ -79,47 +83,57 @@ class timeout(Timer):
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> bool | None:
         self._number = _LEFT
-        if self.callback is not None:
-            self.callback = None
-            self.args = ()
-            timers = self._timers
-            timers.cancelled += 1
-            if timers.cancelled > COMPACT_FROM:
-                timers.compact()
-            if self.greenlet is getcurrent():
-                return None
-        return self._leave(error)
+        if self._greenlet is getcurrent():
+            try:
+                del self._hub.timers.young[self]
+            except KeyError:
+                return self._leave(error)
+            return None
+        self._disarm()
+        raise ScopeError(_stranger(self, self._greenlet))
 
     def _leave(self, error: BaseException | None) -> bool | None:
         token = self._token
-        self._take_back()
-        if self.greenlet is not getcurrent():
-            raise ScopeError(_stranger(self, self.greenlet))
-        if self._token is None:
+        self._disarm()
+        if token is None or self._token is None:
             return None
         self._token = _MET  # what the real one's traceback refers to shall not live as long as this scope
-        return self._settle(token) if error is token and token is not None else None
+        return self._settle(token) if error is token else None
 
     def _settle(self, token: Token) -> bool | None:
         raise TimeoutError(f"the block was not done within {self.seconds} seconds") from token
 
-    def _take_back(self) -> None:
-        if self._moved is not None:
-            self._moved.cancel()
-            self._moved = None
-        if self._token is not None and self.hub.withdraw(self.greenlet, self._token):
+    def _disarm(self) -> None:
+        self._hub.timers.young.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._token is not None and self._hub.withdraw(self._greenlet, self._token):
             self._token = None
 
     def _set(self, seconds: float | None) -> None:
-        self.when = math.inf if seconds is None else self.hub.clock() + seconds
         if seconds is None:
+            self._when = math.inf
             return
-        if seconds > 0:
-            self._moved = self.hub.timers.add(self.when, _expire, self)
-        elif seconds <= 0:
-            _expire(self)
-        else:
+        if math.isnan(seconds):
             raise ValueError("a deadline needs a number of seconds; this one is NaN")
+        self._when = self._hub.clock() + seconds
+        if seconds > 0:
+            self.grow_old()
+        else:
+            self._expire()
+
+    def grow_old(self) -> None:
+        """Become a timer. For the hub's timers."""
+        self._timer = self._hub.timers.add(self._when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        job = self._job
+        if job is not None and job.carrier is not self._greenlet:
+            return  # the task has ended without leaving the block, and its carrier runs another one
+        self._token = Token(f"{self.seconds} seconds have passed; the deadline's own `with` block ends this")
+        self._hub.interrupt(self._greenlet, self._token, self._number)
 
     @property
     def expired(self) -> bool:
@@ -129,26 +143,27 @@ class timeout(Timer):
     @property
     def deadline(self) -> float | None:
         """When it expires or has expired, by the hub's clock, in seconds; None if never, and before it is entered."""
-        return self.when if self._number and self.when < math.inf else None
+        return self._when if self._number and self._when < math.inf else None
 
     def reschedule(self, seconds: float | None) -> None:
         """Set the deadline anew, `seconds` from now; None takes it away.
 
-        For the block itself and for other tasks of its thread. ScopeError outside the block, and when it has been interrupted.
+        For the block itself and for other tasks of its thread. ScopeError outside the block, and once it has been
+        interrupted.
         """
         if self._number <= 0:
             raise ScopeError(f"{self!r} has no deadline to move: that goes inside its `with` block only")
-        super().cancel()
-        self._take_back()
+        self._disarm()
         if self._token is not None:
             raise ScopeError(f"{self!r} has interrupted its block already: there is no deadline left to move")
         self.seconds = seconds
         self._set(seconds)
 
     def cancel(self) -> None:
-        """Take the deadline away, as `reschedule(None)` does. Before the block, and after it, this does nothing."""
-        if self._number > 0 and (self.callback is not None or self._moved is not None or self._token is None):
-            self.reschedule(None)
+        """Take the deadline away. Once the block is interrupted, or over, this does nothing."""
+        if self._number > 0:
+            self._disarm()
+            self._when = math.inf
 
     def __repr__(self) -> str:
         state = "not entered" if not self._number else "left" if self._number == _LEFT else "open"
@@ -156,7 +171,7 @@ class timeout(Timer):
 
 
 class move_on_after(timeout):
-    """Leave the `with` block quietly unless it ends within `seconds`; then `expired` is true. Otherwise as `timeout`."""
+    """Leave the `with` block quietly unless it ends within `seconds`; then `expired` is true. Else as `timeout`."""
 
     __slots__ = ()
 
@@ -164,19 +179,11 @@ class move_on_after(timeout):
         return True
 
 
-def _expire(scope: timeout) -> None:
-    job = scope._job
-    if job is not None and job.carrier is not scope.greenlet:
-        return  # the task has ended without leaving the block, and its carrier runs another one
-    scope._token = token = Token(f"{scope.seconds} seconds have passed; only the deadline's own `with` ends this")
-    scope.hub.interrupt(scope.greenlet, token, scope._number)
-
-
 class shield:
-    """Let nobody interrupt the `with` block: kills, and deadlines that were set outside of it, wait until it has ended.
+    """Let nobody interrupt the `with` block: kills, and deadlines that were set outside of it, come when it has ended.
 
-    They are then met at the next wait. Deadlines set inside work, so give what might hang one: `with shield(), timeout(5):`.
-    Ctrl-C passes. Entered once, and left by the task that entered it: ScopeError.
+    They are then met at the next wait. Deadlines set inside work, so give what might hang one: `with shield(),
+    timeout(5):`. Ctrl-C passes. Entered once, and left by the task that entered it: ScopeError.
     """
 
     __slots__ = ("_greenlet", "_hub", "_kept", "_number", "_outer")
@@ -190,9 +197,9 @@ class shield:
         self._hub = hub = get_hub()
         self._greenlet = current = getcurrent()
         hub.timers.added = self._number = hub.timers.added + 1
-        self._outer: Shield | None = hub.shields.get(current)
+        self._outer: Any = hub.shields.get(current)
         # What is pending has passed the outer shield, so it shall pass it again.
-        passed = getattr(self._outer, "_number", 0)
+        passed = 0 if self._outer is None else self._outer._number
         self._kept = [(error, passed) for error in hub.withdraw(current)]
         hub.shields[current] = self
         return self
@@ -209,7 +216,7 @@ class shield:
 
     def _take_away(self) -> None:
         shields = self._hub.shields
-        inner: Shield | None = shields.get(self._greenlet)
+        inner: Any = shields.get(self._greenlet)
         if inner is self:
             if self._outer is None:
                 del shields[self._greenlet]
@@ -240,8 +247,8 @@ class shield:
         return f"<shield {'not entered' if not self._number else f'of {describe(self._greenlet)}'}>"
 
 
-def _stranger(scope: object, owner: greenlet) -> str:
+def _stranger(scope: object, owner: greenlet.greenlet) -> str:
     return (
-        f"{scope!r} was entered by {describe(owner)} and is left by {describe(getcurrent())}: a block must end where it "
-        "began; a generator that yields inside of one may be finished by anybody"
+        f"{scope!r} was entered by {describe(owner)} and is left by {describe(getcurrent())}: a block must end where "
+        "it began; a generator that yields inside of one may be finished by anybody"
     )
