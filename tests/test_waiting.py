@@ -121,13 +121,6 @@ def put(place: Any, timeout: float | None) -> bool:
     return True
 
 
-def iterated(place: Any, timeout: float | None) -> bool:
-    if timeout is None:
-        return next(place) is not None
-    with greenswitch.timeout(timeout):
-        return next(place) is not None
-
-
 def selected(place: Any, timeout: float | None) -> bool:
     return select(Queue(), place, timeout=timeout)[0] is place
 
@@ -145,7 +138,6 @@ def _queue(kind: Any) -> list[Waiting]:
     name, keeps = kind.__name__, kind is not Channel
     return [
         Waiting(f"{name}.get", kind, got, put_one, in_lines, keeps=keeps),
-        Waiting(f"{name}.__next__", kind, iterated, put_one, in_lines, keeps=keeps),
         Waiting(f"select({name})", kind, selected, put_one, in_lines, keeps=keeps, looks_again=True),
     ]
 
