@@ -20,7 +20,7 @@ import greenlet
 from greenlet import GreenletExit
 
 from greenswitch.errors import HubError
-from greenswitch.hub import TIMED_OUT, Carrier, Hub, Job, Timer, Waiter, describe, get_hub, has_hub
+from greenswitch.hub import TIMED_OUT, Carrier, CtrlC, Hub, Job, Timer, Waiter, describe, get_hub, has_hub
 
 _GRACE = 5.0  # seconds that left-over tasks get for their `finally` blocks when `run` ends
 _numbers = count(1)
@@ -81,7 +81,7 @@ class Task(Job):
         self._state: str | None = None  # the final one, once there is one
         self._value: Any = None
         self._error: BaseException | None = None
-        self._links: list[Callable[[Task], Any]] | None = None
+        self._links: deque[Callable[[Task], Any]] | None = None
         self._timer: Timer | None = None
         self._unseen: _Unseen | None = None
 
@@ -195,7 +195,7 @@ class Task(Job):
     def add_link(self, notify: Callable[[Task], Any]) -> None:
         """Have `notify(task)` called at once where the task ends: it must neither switch nor raise. For waiters."""
         # One line, as in Waiter.wake: two threads that come at once must find the same list.
-        self._links = links = [] if self._links is None else self._links
+        self._links = links = deque() if self._links is None else self._links
         links.append(notify)
         # Ended meanwhile, maybe in another thread: whoever takes the link out of the list tells.
         if self._state is not None and self._take(links, notify):
@@ -207,7 +207,7 @@ class Task(Job):
             self._take(self._links, notify)
 
     @staticmethod
-    def _take(links: list[Callable[[Task], Any]], notify: Callable[[Task], Any]) -> bool:
+    def _take(links: deque[Callable[[Task], Any]], notify: Callable[[Task], Any]) -> bool:
         try:
             links.remove(notify)
         except ValueError:
@@ -269,13 +269,16 @@ class Task(Job):
         else:
             self._state = "failed"
             self._failed(error)
-        if carrier is not None:
-            self.hub.withdraw(carrier)
+        hub = self.hub
+        if carrier is not None and (hub.interrupts or hub.shields):
+            hub.withdraw(carrier)
         links = self._links
-        if links:
-            for notify in links[:]:
-                if self._take(links, notify):
-                    notify(self)
+        while links:
+            try:
+                notify = links.popleft()
+            except IndexError:  # taken back by another thread
+                break
+            notify(self)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
@@ -395,11 +398,17 @@ def _wait_for(one: Waitable, timeout: float | None) -> bool:
         return one.ready()
     hub = get_hub()
     waiter = Waiter(hub, "join", one)
-    one.add_link(waiter.wake)
+    notify = waiter.wake
+    one.add_link(notify)
     try:
-        return hub.wait(waiter, timeout) is not TIMED_OUT
-    finally:
-        one.remove_link(waiter.wake)
+        value = hub.park(waiter) if timeout is None else hub.wait(waiter, timeout)
+    except BaseException:
+        one.remove_link(notify)
+        raise
+    if value is TIMED_OUT:
+        one.remove_link(notify)
+        return False
+    return True
 
 
 class _Arrivals:
@@ -409,7 +418,7 @@ class _Arrivals:
         self.hub = get_hub()
         self.arrived: deque[Waitable] = deque()
         self.waiter: Waiter | None = None
-        self.left = list(dict.fromkeys(objects))
+        self.left = dict.fromkeys(objects)
         for one in self.left:
             one.add_link(self._arrive)
 
@@ -425,7 +434,7 @@ class _Arrivals:
             left = None if deadline is None else deadline - self.hub.clock()
             if left is not None and left <= 0:
                 return None
-            self.waiter = Waiter(self.hub, "wait for any of", self.left)
+            self.waiter = Waiter(self.hub, "wait for any of", list(self.left))
             if self.arrived:  # by another thread, before it could see the waiter
                 self.waiter.wake()
             try:
@@ -433,7 +442,7 @@ class _Arrivals:
             finally:
                 self.waiter = None
         one = self.arrived.popleft()
-        self.left.remove(one)
+        del self.left[one]
         return one
 
     def close(self) -> None:
@@ -518,7 +527,8 @@ def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace:
     """
     if greenlet.getcurrent().parent is not None:
         raise HubError(f"run() starts a hub, and {describe(greenlet.getcurrent())} runs inside one: spawn() a task instead")
-    with hub or Hub() as hub:
+    hub = hub or Hub()
+    with CtrlC(hub), hub:
         task = spawn(main, *args)
         task.name = getattr(main, "__name__", "main")
         try:

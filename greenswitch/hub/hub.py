@@ -51,6 +51,7 @@ from greenlet import GreenletExit, getcurrent
 from greenswitch.errors import DeadlockError, HubError, SwitchError
 from greenswitch.hub.alarm import Alarm
 from greenswitch.hub.carriers import Carrier, Carriers, Job
+from greenswitch.hub.ctrl_c import ours, wakes_nobody
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
 
@@ -200,7 +201,8 @@ class Hub:
         self.closed = False
         self.local: dict[object, Any] = {}
         """What others keep once a hub (a thread pool, say), under a key of their own. Values with a `close()` get called."""
-        self._interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
+        self.interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
+        """What is to be raised at the next park of whom. Kept by `interrupt` and `withdraw`."""
         self.shields: dict[greenlet.greenlet, Shield] = {}
         """Who is not to be interrupted now. Kept by `greenswitch.timeouts`."""
         self._previous: Hub | None = None
@@ -228,7 +230,7 @@ class Hub:
         current = getcurrent()
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(waiter)
-        if self._interrupts and current in self._interrupts and waiter.cancel():
+        if self.interrupts and current in self.interrupts and waiter.cancel():
             raise self._next_interrupt(current)
         self.parked[current] = waiter
         try:
@@ -263,7 +265,7 @@ class Hub:
         current = getcurrent()
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(waiter)
-        if self._interrupts and current in self._interrupts and waiter.cancel():
+        if self.interrupts and current in self.interrupts and waiter.cancel():
             raise self._next_interrupt(current)
 
     def step_aside(self) -> None:
@@ -277,7 +279,7 @@ class Hub:
         except BaseException:
             self._drop_turn(current)
             raise
-        if current in self._interrupts:
+        if current in self.interrupts:
             raise self._next_interrupt(current)
 
     def _drop_turn(self, thrown_into: greenlet.greenlet) -> None:
@@ -296,7 +298,7 @@ class Hub:
             return
         waiter = self.parked.get(target)
         if waiter is None or not waiter.fail(error):
-            self._interrupts.setdefault(target, []).append(error)
+            self.interrupts.setdefault(target, []).append(error)
 
     def interrupt_main(self, error: BaseException) -> None:
         """Raise `error` in the main greenlet: KeyboardInterrupt, SystemExit and DeadlockError end up there. Hub's thread only.
@@ -323,19 +325,19 @@ class Hub:
                 del self.shields[target]
             elif self.shields[target].withdraw(error):
                 return [error]
-        pending = self._interrupts.pop(target, None)
+        pending = self.interrupts.pop(target, None)
         if not pending or error is None:
             return pending or []
         others = [other for other in pending if other is not error]
         if others:
-            self._interrupts[target] = others
+            self.interrupts[target] = others
         return [other for other in pending if other is error]
 
     def _next_interrupt(self, current: greenlet.greenlet) -> BaseException:
-        pending = self._interrupts[current]
+        pending = self.interrupts[current]
         error = pending.pop(0)
         if not pending:
-            del self._interrupts[current]
+            del self.interrupts[current]
         return error
 
     def _cannot_wait(self, waiter: Waiter) -> HubError:
@@ -491,8 +493,7 @@ class Hub:
             return True
         if threading.current_thread() is not threading.main_thread():
             return False
-        handlers = (signal.getsignal(number) for number in signal.valid_signals())
-        return any(callable(handler) and handler is not signal.default_int_handler for handler in handlers)
+        return not all(wakes_nobody(signal.getsignal(number)) for number in signal.valid_signals())
 
     def deadlock_report(self) -> str:
         """Return who waits, for what and where, a line each."""
@@ -544,7 +545,7 @@ class Hub:
         for registration in self.registrations.values():
             registration.forsake()
         self.registrations.clear()
-        self._interrupts.clear()
+        self.interrupts.clear()
         self.shields.clear()
         self.local.clear()
 
@@ -579,7 +580,7 @@ class Hub:
         self.parked = {one: waiter for one, waiter in self.parked.items() if one is current or one is self.main}
         self.ready.clear()
         self.arrivals.clear()
-        self._interrupts.clear()
+        self.interrupts.clear()
         self.shields.clear()
         self.local.clear()
         self.timers = Timers()
@@ -684,13 +685,9 @@ def brief(target: object) -> str:
 def _where(waiting: greenlet.greenlet) -> str:
     """Where outside this package `waiting` stands, as ' at file:line in function'."""
     frame: FrameType | None = waiting.gr_frame
-    while frame is not None and _ours(frame):
+    while frame is not None and ours(frame):
         frame = frame.f_back
     return "" if frame is None else f" at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-
-
-def _ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).startswith("greenswitch.")
 
 
 def _main_greenlet() -> greenlet.greenlet:
