@@ -1,6 +1,7 @@
 """The hub names the next greenlet: parking, waking, timers, readiness. Knows no socket, no task, no lock."""
 
 from greenswitch.hub.carriers import Carrier, Job
+from greenswitch.hub.ctrl_c import CtrlC
 from greenswitch.hub.hub import TIMED_OUT, Hub, OutsideWaiter, Waiter, brief, describe, get_hub, has_hub
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
@@ -12,6 +13,7 @@ __all__ = [
     "TIMED_OUT",
     "WRITE",
     "Carrier",
+    "CtrlC",
     "Direction",
     "EpollPoller",
     "Hub",
