@@ -1,4 +1,4 @@
-"""Looking up names: the C library's resolver blocks, so it runs in OS threads; numeric addresses need no look-up at all.
+"""Looking up names: the C library's resolver blocks, so it runs in OS threads; numeric addresses need no look-up.
 
 Knows the standard library's resolver and `to_thread`. Knows no socket.
 """
@@ -12,7 +12,7 @@ from greenswitch.threads import to_thread
 
 
 def is_numeric(host: object) -> bool:
-    """Return whether `host` needs no look-up: None, empty, or a numeric IPv4 or IPv6 address (with or without %scope)."""
+    """Return whether `host` needs no look-up: None, empty, or a numeric IPv4 or IPv6 address (maybe with %scope)."""
     if host is None or host == "" or host == b"":
         return True
     text = host.decode("ascii", "replace") if isinstance(host, (bytes, bytearray)) else host
@@ -20,9 +20,9 @@ def is_numeric(host: object) -> bool:
         return True  # wrong type: the standard library's call says so better than we can
     if text in ("<broadcast>", "<any>"):
         return True
-    for family in (socket.AF_INET, socket.AF_INET6):
+    for family, digits in ((socket.AF_INET, text), (socket.AF_INET6, text.partition("%")[0])):
         try:
-            socket.inet_pton(family, text.partition("%")[0])
+            socket.inet_pton(family, digits)
         except (OSError, ValueError):  # ValueError: a NUL inside
             continue
         return True
@@ -30,44 +30,44 @@ def is_numeric(host: object) -> bool:
 
 
 def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
-    """As `socket.getaddrinfo`; names are looked up in an OS thread while the task is parked. Not from inside the hub."""
+    """As `socket.getaddrinfo`; names are looked up in an OS thread while the task parks. Not from inside the hub."""
     plain_port = port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
     if is_numeric(host) and plain_port:
         return socket.getaddrinfo(host, port, family, type, proto, flags)
-    return to_thread(socket.getaddrinfo, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
+    return to_thread(socket.getaddrinfo, host, port, family, type, proto, flags)
 
 
 def gethostbyname(hostname: str) -> str:
     """As `socket.gethostbyname`, in an OS thread unless `hostname` is numeric."""
     if is_numeric(hostname):
         return socket.gethostbyname(hostname)
-    return to_thread(socket.gethostbyname, hostname)  # type: ignore[no-any-return]
+    return to_thread(socket.gethostbyname, hostname)
 
 
 def gethostbyname_ex(hostname: str) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyname_ex`, in an OS thread."""
-    return to_thread(socket.gethostbyname_ex, hostname)  # type: ignore[no-any-return]
+    return to_thread(socket.gethostbyname_ex, hostname)
 
 
 def gethostbyaddr(ip_address: str) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyaddr`, in an OS thread."""
-    return to_thread(socket.gethostbyaddr, ip_address)  # type: ignore[no-any-return]
+    return to_thread(socket.gethostbyaddr, ip_address)
 
 
 def getnameinfo(sockaddr: Any, flags: int) -> tuple[str, str]:
     """As `socket.getnameinfo`, in an OS thread unless only numbers are wanted."""
     if flags & socket.NI_NUMERICHOST and flags & socket.NI_NUMERICSERV:
         return socket.getnameinfo(sockaddr, flags)
-    return to_thread(socket.getnameinfo, sockaddr, flags)  # type: ignore[no-any-return]
+    return to_thread(socket.getnameinfo, sockaddr, flags)
 
 
 def getfqdn(name: str = "") -> str:
     """As `socket.getfqdn`, in an OS thread."""
-    return to_thread(socket.getfqdn, name)  # type: ignore[no-any-return]
+    return to_thread(socket.getfqdn, name)
 
 
 def resolve(family: int, address: Any) -> Any:
-    """Return `address` with its host looked up, for a socket of `family`: C's connect and bind would block in the resolver."""
+    """Return `address` with its host looked up, for a socket of `family`: C's connect and bind would block over it."""
     if family not in (socket.AF_INET, socket.AF_INET6):
         return address
     if not isinstance(address, tuple) or len(address) < 2 or is_numeric(address[0]):

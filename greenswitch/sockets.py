@@ -1,10 +1,10 @@
 """Cooperative sockets: the standard library's, whose every call that would block parks the task instead.
 
-The file descriptor is non-blocking, always; what the user asks for by `settimeout` is kept beside it. Every call tries the
-system call and waits only when that would block, with one exception: a read that returned less than was asked for has
-emptied a TCP stream, so the next read parks at once and saves the failing call. Whatever changes on the fd ends that
-knowledge (see `Registration.notify`). It may be had of TCP only: a read of a UNIX stream also stops where file descriptors
-or credentials were passed along.
+The file descriptor is non-blocking, always; what the user asks for by `settimeout` is kept beside it. Every call
+tries the system call and waits only when that would block, with one exception: a read that returned less than was
+asked for has emptied a TCP stream, so the next read parks at once and saves the failing call. Whatever changes on the
+fd ends that knowledge (see `Registration.notify`). It may be had of TCP only: a read of a UNIX stream also stops
+where file descriptors or credentials were passed along.
 
 Knows readiness (`greenswitch.hub`) and name look-up. Knows no task.
 """
@@ -26,7 +26,9 @@ from greenswitch.hub import Hub, Registration, Waiter, get_hub, has_hub, registe
 from greenswitch.names import getaddrinfo, resolve
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Self
+    from typing import Self
+
+    from typing_extensions import Buffer
 
 _CAP = 65_536  # bytes read at once from a stream: a larger buffer costs its allocation at every small message
 _STREAK = 64  # operations in a row that never had to wait, after which a task lets others go first
@@ -39,7 +41,7 @@ _base = _socket.socket
 _recv, _recv_into, _send = _base.recv, _base.recv_into, _base.send
 _recvfrom, _recvfrom_into, _sendto = _base.recvfrom, _base.recvfrom_into, _base.sendto
 _settimeout, _connect_ex = _base.settimeout, _base.connect_ex
-_accept: Callable[[Any], tuple[int, Any]] = _base._accept
+_accept: Callable[[Any], tuple[int, Any]] = _base._accept  # type: ignore[attr-defined]
 _family, _type, _proto = (vars(_base)[name].__get__ for name in ("family", "type", "proto"))
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -53,10 +55,11 @@ _UNSET: Any = object()
 class Socket(socket.socket):
     """A `socket.socket` whose blocking calls park the task that makes them; all others go on.
 
-    Signatures, results and errors are the standard library's. On top: BusyError for a second task that wants to wait for
-    the same direction; OSError(EBADF) for whoever waits while it is closed; HubError for a call that would have to wait
-    inside the hub. It may be used from several threads. One that was made of an `fileno` becomes non-blocking, as seen by
-    everybody who shares that file description, so file descriptors 0 to 2 are refused with ValueError.
+    Signatures, results and errors are the standard library's. On top: BusyError for a second task that wants to wait
+    for the same direction; OSError(EBADF) for whoever waits while it is closed; HubError for a call that would have
+    to wait inside the hub. It may be used from several threads. One that was made of an `fileno` becomes
+    non-blocking, as seen by everybody who shares that file description, so file descriptors 0 to 2 are refused with
+    ValueError.
     """
 
     __slots__ = ("_elsewhere", "_patience", "_registration", "_shared", "_streak", "_streaming")
@@ -140,7 +143,7 @@ class Socket(socket.socket):
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """As `socket.recv`; from a stream at most 16 KiB at once."""
+        """As `socket.recv`; from a stream at most 64 KiB at once."""
         if flags or not self._streaming:
             return self._recv_with(bufsize, flags)
         if bufsize > _CAP:
@@ -314,11 +317,12 @@ class Socket(socket.socket):
                 if self._streak > _STREAK and sent < size:
                     self._breathe()
 
-    def sendto(self, data: Buffer, *rest: Any) -> int:  # type: ignore[override]
+    def sendto(self, data: Buffer, *rest: Any) -> int:
         """As `socket.sendto(data, address)` and `socket.sendto(data, flags, address)`."""
         flags = rest[0] if len(rest) > 1 and isinstance(rest[0], int) else 0
         address = resolve(_family(self), rest[-1]) if rest else None
-        return self._until_sent(address, flags, _sendto, data, *rest[:-1], *([address] if rest else []))
+        args = (data, *rest[:-1], address) if rest else (data,)
+        return self._until_sent(address, flags, _sendto, *args)  # type: ignore[no-any-return]
 
     def _until_sent(self, address: Any, flags: int, operation: Callable[..., Any], *args: Any) -> Any:
         """Return `operation(self, *args)`, which sends to `address` if that is given, trying again until that works."""
@@ -345,8 +349,8 @@ class Socket(socket.socket):
             hub.wait(Waiter(hub, verb, address), min(pause, left))
             pause = min(pause * 2, longest)
 
-    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
-        """As `socket.sendfile`: by os.sendfile where that works, else by reading and sending. Returns the bytes sent."""
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """As `socket.sendfile`: by os.sendfile where that works, else by reading and sending. Return the bytes sent."""
         self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
         if self._patience == 0.0:
             raise ValueError("non-blocking sockets are not supported")
@@ -456,7 +460,7 @@ class Socket(socket.socket):
         return self._patience
 
     @property
-    def timeout(self) -> float | None:  # type: ignore[override]
+    def timeout(self) -> float | None:
         """The timeout in seconds; None waits for ever, 0.0 never waits."""
         return self._patience
 
@@ -476,7 +480,10 @@ class Socket(socket.socket):
         return twin
 
     def detach(self) -> int:
-        """As `socket.detach`; whoever waits gets OSError(EBADF). The fd blocks again if the socket did and has no `dup`."""
+        """As `socket.detach`; whoever waits gets OSError(EBADF).
+
+        The fd blocks again if the socket did, unless a `dup()` of it would then block too.
+        """
         self._forget()
         if self.fileno() >= 0 and not self._shared:
             _settimeout(self, self._patience)
@@ -489,28 +496,27 @@ class Socket(socket.socket):
 
 def socketpair(family: int | None = None, type: int = socket.SOCK_STREAM, proto: int = 0) -> tuple[Socket, Socket]:
     """Return two connected cooperative sockets, as `socket.socketpair`."""
-    return _ours(*socket.socketpair(family, type, proto))
+    near, far = _ours(*socket.socketpair(family, type, proto))
+    return near, far
 
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> Socket:
     """Return a cooperative socket over a duplicate of `fd`, as `socket.fromfd`. The file description is shared."""
-    (made,) = _ours(socket.fromfd(fd, family, type, proto))
-    return made
+    return _ours(socket.fromfd(fd, family, type, proto))[0]
 
 
 def create_server(address: Any, **options: Any) -> Socket:
     """Return a cooperative listener, as `socket.create_server` (family, backlog, reuse_port, dualstack_ipv6)."""
     address = resolve(options.get("family", socket.AF_INET), address)
-    (made,) = _ours(socket.create_server(address, **options))
-    return made
+    return _ours(socket.create_server(address, **options))[0]
 
 
-def _ours(*sockets: socket.socket) -> tuple[Any, ...]:
+def _ours(*sockets: socket.socket) -> tuple[Socket, ...]:
     return tuple(Socket(one.family, one.type, one.proto, fileno=_above_stdio(one.detach())) for one in sockets)
 
 
 def _above_stdio(fd: int) -> int:
-    """Return `fd`, or a duplicate in its place: a new socket of a process without standard streams gets their numbers."""
+    """Return `fd`, or a duplicate: a new socket of a process without standard streams may get one of their numbers."""
     below = []
     while fd <= 2:
         below.append(fd)
@@ -536,7 +542,8 @@ def create_connection(
 ) -> Socket:
     """Connect to `address`, trying each one that the host name has, as `socket.create_connection`.
 
-    `timeout` (seconds) is set on the socket before connecting. Raises the last error, or with `all_errors` an ExceptionGroup.
+    `timeout` (seconds) is set on the socket before connecting. Raises the last error, or with `all_errors` an
+    ExceptionGroup.
     """
     host, port = address
     errors: list[OSError] = []

@@ -2,9 +2,10 @@
 
 Knows file descriptors and event bits. Knows no greenlet, no hub, no clock.
 
-`EpollPoller` keeps a file descriptor registered for both directions, edge-triggered, for as long as it is open: waiting on
-it again costs no system call. `SelectorPoller` stands on the standard library's `selectors` (so on select, poll, kqueue,
-/dev/poll and epoll) and is told at each wait what to look for. Which of the two a poller is, it says by `keeps`.
+`EpollPoller` keeps a file descriptor registered for both directions, edge-triggered, for as long as it is open:
+waiting on it again costs no system call. `SelectorPoller` stands on the standard library's `selectors` (so on select,
+poll, kqueue, /dev/poll and epoll) and is told at each wait what to look for. Which of the two a poller is, it says by
+`keeps`.
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ def _choices() -> dict[str, Callable[[], Poller]]:
 
 
 def make_poller(name: str | None = None) -> Poller:
-    """Return a new poller: the one called `name`, else the one that GREENSWITCH_POLLER names, else this platform's best.
+    """Return a new poller: the one called `name`, else the one that GREENSWITCH_POLLER names, else the platform's best.
 
     Names are epoll, kqueue, devpoll, poll and select, as far as the platform has them; another raises ValueError.
     """

@@ -1,11 +1,12 @@
 """Waiting for a file descriptor: who waits for which direction of which fd, until when.
 
-Knows the hub and its poller. Knows no socket: whoever owns an fd asks its hub for a `Registration` and waits on one of its
-two directions. A wake is a hint: a batch of events may still hold one for an fd number that was closed and given out again,
-so whoever waits tries the system call and, if need be, waits once more.
+Knows the hub and its poller. Knows no socket: whoever owns an fd asks its hub for a `Registration` and waits on one
+of its two directions. A wake is a hint: a batch of events may still hold one for an fd number that was closed and
+given out again, so whoever waits tries the system call and, if need be, waits once more.
 
-`kept` registrations belong to sockets of ours: with an edge-triggered poller they are registered once and say nothing more
-to the kernel until they are closed. Fds that others own are armed at each wait, because nobody tells us when they close.
+`kept` registrations belong to sockets of ours: with an edge-triggered poller they are registered once and say nothing
+more to the kernel until they are closed. Fds that others own are armed at each wait, because nobody tells us when
+they close.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class Direction(OutsideWaiter):
         self.deadline: float | None = None
         self.timer: Timer | None = None
         self.drained: bool | None = False
-        """True: the last read emptied it, and no event has come since. Only a stream's owner may set it: to None before
-        the read, and to True after it if it still is None. So an event that comes in between has the last word, even when
-        the hub runs in another thread than the reader."""
+        """True: the last read emptied it, and no event has come since. Only a stream's owner may set it: to None
+        before the read, and to True after it if it still is None. So an event that comes in between has the last
+        word, even when the hub runs in another thread than the reader."""
 
     def wait(self, deadline: float | None = None) -> None:
         """Park until the fd may be ready in this direction.
@@ -83,8 +84,8 @@ class Direction(OutsideWaiter):
                     self.timer.cancel()  # nobody will tell when an fd of others is closed
                 registration.disarm()
 
-    # A socket's timeout is one lazy timer: most waits end long before it, so the timer of an earlier wait stays in the heap
-    # and, when it fires, looks whether anybody's deadline has really passed.
+    # A socket's timeout is one lazy timer: most waits end long before it, so the timer of an earlier wait stays in the
+    # heap and, when it fires, looks whether anybody's deadline has really passed.
 
     def _set_deadline(self, hub: Hub, deadline: float) -> None:
         self.deadline = deadline
@@ -112,8 +113,8 @@ class Direction(OutsideWaiter):
 
     def _busy(self, holder: greenlet) -> str:
         return (
-            f"fd {self.registration.fd}: {describe(holder)} already waits to {self.verb}, so {describe(getcurrent())} can't; "
-            "let one task do it and pass the data on, or use a dup() of the socket"
+            f"fd {self.registration.fd}: {describe(holder)} already waits to {self.verb}, "
+            f"so {describe(getcurrent())} can't; let one task do it and pass the data on, or use a dup() of the socket"
         )
 
 
@@ -128,8 +129,9 @@ class Registration:
         self.kept = kept
         self.label = label
         self.unsure = False
-        """True: a short read doesn't prove that nothing is left. An event has told of an end of file, which makes no second
-        edge if it came together with data, or of urgent data, before which reads stop; or the owner knows other reasons."""
+        """True: a short read doesn't prove that nothing is left. An event has told of an end of file, which makes no
+        second edge if it came together with data, or of urgent data, before which reads stop; or the owner knows
+        other reasons."""
         self.read = Direction(hub, "read", self)
         self.write = Direction(hub, "write", self)
 
@@ -196,10 +198,10 @@ def closed_error() -> OSError:
 
 
 def register(hub: Hub, fd: int) -> Registration:
-    """Return `hub`'s registration of `fd` for its owner, who tells when it closes it. What is ready already gets reported.
+    """Return `hub`'s registration of `fd` for its owner, who tells when it closes it.
 
-    One that is there already is taken over with its waiters: the owner may have come from another thread, or somebody may
-    wait for this fd by its number.
+    What is ready already gets reported. One that is there already is taken over with its waiters: the owner may have
+    come from another thread, or somebody may wait for this fd by its number.
     """
     registration: Registration | None = hub.registrations.get(fd)
     if registration is None:
@@ -231,8 +233,8 @@ _WRITE: Callable[[Registration], Direction] = attrgetter("write")
 def wait_readable(fd: int | HasFileno, timeout: float | None = None) -> None:
     """Park until `fd` (a number, or anything with `fileno()`) may be read from without blocking.
 
-    For file descriptors that others own; sockets of ours wait by themselves. Raises TimeoutError after `timeout` seconds,
-    BusyError if another task waits for the same, OSError(EBADF) for a closed fd. Not from inside the hub.
+    For file descriptors that others own; sockets of ours wait by themselves. Raises TimeoutError after `timeout`
+    seconds, BusyError if another task waits for the same, OSError(EBADF) for a closed fd. Not from inside the hub.
     """
     _wait_foreign(fd, _READ, timeout)
 
