@@ -120,7 +120,15 @@ class Event(_Happening):
 
     def set(self) -> None:
         """Set it, and wake all who wait. Never switches; anywhere, any thread."""
-        self._happen()
+        # As _happen and Line.give_all do, for the price of two calls less.
+        empty = Line()
+        line, self._line, self._happened = self._line, empty, True
+        while line:
+            try:
+                waiter = line.popleft()
+            except IndexError:  # another thread was faster
+                break
+            waiter.wake(True)
 
     def clear(self) -> None:
         """Have those who come from now on wait again. Never switches; anywhere, any thread."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
+import subprocess
 import sys
 import threading
 import time as clock
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import greenlet
@@ -471,6 +474,48 @@ def test_result_has_the_parameters_of_gevent_s() -> None:
 
 def parameters(function: Any) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+# -- those who never come back -----------------------------------------------------------------------------------------
+
+
+@mutexes
+def test_waiter_of_a_closed_hub_does_not_swallow_the_lock(make: Callable[[], Any]) -> None:
+    lock = make()
+    lock.acquire()
+    with Hub():
+        task = start(lock.acquire)
+    lock.release()
+    assert lock.acquire(blocking=False) and not task.ready()
+
+
+FORK = """
+import os
+import greenswitch
+from greenswitch.locks import Lock
+
+def main():
+    lock = Lock()
+    lock.acquire()
+    task = greenswitch.spawn(lock.acquire)
+    greenswitch.sleep(0)
+    child = os.fork()
+    lock.release()
+    if not child:
+        taken = lock.acquire(blocking=False)
+        greenswitch.sleep(0.01)
+        os._exit(0 if taken and not task.ready() else 1)
+    task.get()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "in the child the parent's task has got the lock"
+
+greenswitch.run(main)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_parent_s_task_does_not_swallow_the_lock_in_a_forked_child() -> None:
+    where = os.pathsep.join([str(Path(greenswitch.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=30, env=dict(os.environ, PYTHONPATH=where))
 
 
 # -- interrupted anywhere ----------------------------------------------------------------------------------------------

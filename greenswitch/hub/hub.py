@@ -529,6 +529,8 @@ class Hub:
                 self.on_error(f"closing {kept!r} with its hub", error)
         self.ready.clear()
         self._forget()
+        for waiter in self.parked.values():
+            waiter.cancel()  # a lock that it stands in line for goes to the next
         self._alarm.close()
         self.poller.close()
         if getattr(_of_thread, "hub", None) is self:
@@ -577,6 +579,9 @@ class Hub:
         """
         current, before = getcurrent(), self.greenlet
         _never_freed.extend((before, self.carriers, self.poller, list(self.parked), list(self.ready)))
+        for one, waiter in self.parked.items():
+            if one is not current and one is not self.main:
+                waiter.cancel()  # a lock that it stands in line for goes to the next
         self.parked = {one: waiter for one, waiter in self.parked.items() if one is current or one is self.main}
         self.ready.clear()
         self.arrivals.clear()
