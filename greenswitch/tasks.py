@@ -318,7 +318,7 @@ class _InHub:
 # -- starting ------------------------------------------------------------------------------------------------------
 
 
-def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
     """Start `function(*args, **kwargs)` as a task at the hub's next turn; return the task.
 
     It gets a copy of the caller's context variables. May be called inside the hub. A callable is required: TypeError.
@@ -333,7 +333,7 @@ def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
     return task
 
 
-def spawn_later(seconds: float, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+def spawn_later(seconds: float, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
     """Start `function(*args, **kwargs)` as a task in `seconds`, never early; return the task. Killing it calls it off."""
     if not callable(function):
         raise TypeError(f"spawn_later needs seconds, a function and its arguments, not {function!r}")

@@ -6,6 +6,8 @@ jumps to the next timer: an hour of `sleep` takes a millisecond, and always the 
 
 from __future__ import annotations
 
+import math
+
 from greenswitch.hub import Hub, Poller, make_poller
 
 
@@ -53,7 +55,7 @@ class _JumpingPoller:
         return f"{self._inner!r} in {self._time!r}"
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        if not timeout:
+        if not timeout or timeout == math.inf:
             return self._inner.poll(timeout)
         events = self._inner.poll(0)
         if not events:
