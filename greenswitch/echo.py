@@ -28,7 +28,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from greenswitch import killall, run, sleep, spawn, wait, wait_readable
+from greenswitch import Hub, killall, run, sleep, spawn, wait, wait_readable
 from greenswitch.green import socket  # in place of: import socket
 
 Address = tuple[str, int]
@@ -125,24 +125,31 @@ def show_replies(conn: socket.socket, show: Log) -> None:
         show(data)
 
 
+# -- at a terminal, and on the command line ----------------------------------------------------------------------------
+
+
 def typed_lines(prompt: str = "") -> Iterator[bytes]:
     """Yield the lines of standard input (a terminal, a pipe, a file) until its end or a line `exit`.
 
     Only the task that asks for the next one waits. Other programs share the fd, so it stays a blocking one.
     """
-    say(prompt, end="")
     rest = b""
-    while True:
-        wait_readable(0)
-        more = os.read(0, 65536)
-        *lines, rest = (rest + more).split(b"\n")
-        for line in lines:
-            if line.strip() == b"exit":
+    say(prompt, end="")
+    try:
+        while True:
+            wait_readable(0)
+            more = os.read(0, 65536)
+            *lines, rest = (rest + more).split(b"\n")
+            for line in lines:
+                if line.strip() == b"exit":
+                    return
+                yield line + b"\n"
+            if not more:
+                yield rest
                 return
-            yield line + b"\n"
-        if not more:
-            yield rest
-            return
+    finally:
+        if prompt:
+            say()  # below the prompt that waits
 
 
 def converse(address: Address) -> None:
@@ -155,16 +162,13 @@ def converse(address: Address) -> None:
     def show(data: bytes) -> None:
         say(data.decode(errors="surrogateescape"), end=prompt if data.endswith(b"\n") else "")
 
-    try:
-        connect(address, typed_lines(prompt) if sys.stdin is not None else (), show)
-    finally:
-        say(end="\n" if is_person else "")  # below the prompt that waits
+    connect(address, typed_lines(prompt) if sys.stdin is not None else (), show)
 
 
 def say(*words: object, end: str = "\n") -> None:
     """Print at once; when nobody reads it any more (`| head`), end the program."""
     try:
-        print(*words, end=end, flush=True)
+        print(" ".join(map(str, words)) + end, end="", flush=True)  # one write: Ctrl-C can't cut a line in two
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more when it exits
         raise SystemExit(1) from None
@@ -203,6 +207,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def stoppable_hub() -> Hub:
+    """Return a hub in which Ctrl-C and SIGTERM are heard between two steps of the tasks, not in the middle of one."""
+    hub = Hub()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and a shell's `&` want it
+            signal.signal(number, lambda *_: hub.call_soon(hub.interrupt_main, KeyboardInterrupt()))
+    return hub
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the server, or the client; return the exit status."""
     options = parse_arguments(argv)
@@ -210,9 +223,8 @@ def main(argv: list[str] | None = None) -> int:
         if options.connect:
             run(converse, options.address)
         else:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
             answer: Answer = bytes if options.verbatim else bytes.upper
-            run(serve, options.address, answer, (lambda *_: None) if options.quiet else say)
+            run(serve, options.address, answer, (lambda *_: None) if options.quiet else say, hub=stoppable_hub())
     except KeyboardInterrupt:
         if options.connect:
             return 130

@@ -156,6 +156,7 @@ def test_stopping_closes_every_connection_in_order_and_exits_with_0(server: Prog
 def test_stopping_in_the_middle_of_work_leaves_no_traceback(start: Starter, number: int) -> None:
     server = start("--port", "0", "--quiet")
     clients = [server.connect() for _ in range(20)]
+    assert [ask(conn, b"ready?") for conn in clients] == [b"READY?"] * 20
     for _ in range(50):
         for conn in clients:
             conn.sendall(b"x" * 1000)
@@ -163,6 +164,16 @@ def test_stopping_in_the_middle_of_work_leaves_no_traceback(start: Starter, numb
     for conn in clients:
         conn.close()
     assert (status, lines, errors) == (0, ["stopped"], "")
+
+
+def test_server_in_the_background_of_a_shell_leaves_ctrl_c_to_the_foreground(start: Starter) -> None:
+    in_background = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *COMMAND]
+    server = start("--port", "0", command=in_background)
+    server.process.send_signal(signal.SIGINT)
+    with server.connect() as conn:
+        assert ask(conn, b"hello") == b"HELLO"
+    status, lines, errors = server.end(signal.SIGTERM)
+    assert (status, lines[-1], errors) == (0, "stopped", "")
 
 
 def test_client_that_resets_costs_no_traceback_and_no_other_client(server: Program) -> None:
@@ -261,11 +272,12 @@ def test_unknown_host_is_named_with_the_resolvers_reason(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr("greenswitch.green.socket.getaddrinfo", unknown)
-    before = signal.getsignal(signal.SIGTERM)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         assert echo.main(["nosuch:0"]) == 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
     assert capsys.readouterr().err == "nosuch:0: Name or service not known\n"
 
 

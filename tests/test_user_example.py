@@ -18,7 +18,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 20
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "PYTHONUNBUFFERED": "1"}
+# Tutorials leave the listener to the interpreter's end, which may warn of it; with blocking sockets too.
+WARNINGS = "error,ignore::ResourceWarning"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": WARNINGS, "PYTHONUNBUFFERED": "1"}
 
 # What is changed: the import lines. To be two others, `from greenswitch import monkey; monkey.patch_all()`.
 IMPORTS = """
