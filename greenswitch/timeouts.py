@@ -25,10 +25,11 @@ from typing import Any, Final, Self
 import greenlet
 from greenlet import getcurrent
 
-from greenswitch.errors import ScopeError
+from greenswitch.errors import DeadlockError, ScopeError
 from greenswitch.hub import Hub, Job, Timer, describe, get_hub
 
 _LEFT: Final = -1
+_PASS: Final = (KeyboardInterrupt, SystemExit, DeadlockError)  # no shield is made against these
 
 
 class Token(BaseException):
@@ -197,7 +198,8 @@ class shield:
         self._hub = hub = get_hub()
         self._greenlet = current = getcurrent()
         hub.timers.added = self._number = hub.timers.added + 1
-        self._outer: Any = hub.shields.get(current)
+        outer: Any = hub.shields.get(current)
+        self._outer: shield | None = outer
         # What is pending has passed the outer shield, so it shall pass it again.
         passed = 0 if self._outer is None else self._outer._number
         self._kept = [(error, passed) for error in hub.withdraw(current)]
@@ -230,7 +232,7 @@ class shield:
 
     def postpone(self, error: BaseException, number: int) -> bool:
         """Keep an interrupt until the end of the block, unless its deadline was set inside. For the hub."""
-        if number > self._number or isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if number > self._number or isinstance(error, _PASS):
             return False
         self._kept.append((error, number))
         return True
