@@ -1,8 +1,8 @@
 """Tasks: functions that run side by side on one thread, switched by the hub.
 
 A task is a small object that runs on a carrier (see `greenswitch.hub.carriers`); code inside it sees the task by
-`getcurrent()`, and never the carrier. Its result or exception is kept; an exception that nobody has looked at by the time
-the task is released, or its hub ends, is reported once.
+`getcurrent()`, and never the carrier. Its result or exception is kept; an exception that nobody has looked at by the
+time the task is released, or its hub ends, is reported once.
 
 Knows the hub. Knows no lock, no socket.
 """
@@ -62,11 +62,13 @@ class _UnseenOfHub(WeakSet[_Unseen]):
 class Task(Job):
     """A function call that runs beside others. `spawn` makes it.
 
-    States: *new* (its turn has not come), *running*, *ready*, *parked*, then *done*, *failed* or *killed*. Its methods may
-    be called from any task, from main and from other threads; those that wait, not from inside the hub.
+    States: *new* (its turn has not come), *running*, *ready*, *parked*, then *done*, *failed* or *killed*. Its methods
+    may be called from any task, from main and from other threads; those that wait, not from inside the hub.
     """
 
-    __slots__ = ("__weakref__", "_called", "_error", "_links", "_name", "_number", "_state", "_timer", "_unseen", "_value")
+    __slots__ = (
+        "__weakref__", "_called", "_error", "_links", "_name", "_number", "_state", "_timer", "_unseen", "_value"
+    )
 
     def __init__(self, hub: Hub, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.hub = hub
@@ -183,7 +185,7 @@ class Task(Job):
         return self._value
 
     def link(self, callback: Callable[[Task], Any]) -> None:
-        """Have `callback(task)` called inside the hub (so it must not wait) when the task has ended, or now if it has."""
+        """Have `callback(task)` called inside the hub (so it must not wait) when, or now that, the task has ended."""
         if not callable(callback):
             raise TypeError(f"link needs a callable, not {callback!r}")
         self.add_link(_InHub(self.hub, callback))
@@ -224,8 +226,9 @@ class Task(Job):
     ) -> None:
         """Raise `exception` in the task where it waits, and wait up to `timeout` seconds until it has ended.
 
-        One that has not started never runs. One that has ended stays as it is. One that is ready to go on with something it
-        has been given keeps it, and is killed at its next wait. With `block=False` return at once; needed inside the hub.
+        One that has not started never runs. One that has ended stays as it is. One that is ready to go on with
+        something it has been given keeps it, and is killed at its next wait. With `block=False` return at once; needed
+        inside the hub.
         """
         error = exception() if isinstance(exception, type) else exception
         if not isinstance(error, BaseException):
@@ -334,7 +337,7 @@ def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
 
 
 def spawn_later(seconds: float, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
-    """Start `function(*args, **kwargs)` as a task in `seconds`, never early; return the task. Killing it calls it off."""
+    """Start `function(*args, **kwargs)` as a task in `seconds`, never early; return it. Killing it calls it off."""
     if not callable(function):
         raise TypeError(f"spawn_later needs seconds, a function and its arguments, not {function!r}")
     seconds = _checked(seconds)
@@ -386,7 +389,7 @@ class Waitable(Protocol):
         """Return whether waiting is over."""
 
     def add_link(self, notify: Callable[[Any], Any], /) -> None:
-        """Have `notify(self)` called once it is, at once if it already is; it neither switches nor raises. Any thread."""
+        """Have `notify(self)` called when it is, or now; it neither switches nor raises. Any thread."""
 
     def remove_link(self, notify: Callable[[Any], Any], /) -> None:
         """Take `notify` back."""
@@ -451,7 +454,7 @@ class _Arrivals:
 
 
 def iwait(objects: Iterable[Waitable], timeout: float | None = None, count: int | None = None) -> Iterator[Any]:
-    """Yield `objects` (tasks, events, …) as they become ready, each once; stop after `count`, or `timeout` seconds in all."""
+    """Yield `objects` (tasks, events, …) as they become ready, each once; stop after `count`, or `timeout` seconds."""
     arrivals = _Arrivals(objects)
     deadline = None if timeout is None else arrivals.hub.clock() + timeout
     wanted = len(arrivals.left) if count is None else min(count, len(arrivals.left))
@@ -526,13 +529,15 @@ def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace:
     `finally` blocks; then the hub is closed. Raises HubError inside a task or a callback: there the hub runs already.
     """
     if greenlet.getcurrent().parent is not None:
-        raise HubError(f"run() starts a hub, and {describe(greenlet.getcurrent())} runs inside one: spawn() a task instead")
+        who = describe(greenlet.getcurrent())
+        raise HubError(f"run() starts a hub, and {who} runs inside one: spawn() a task instead")
     hub = hub or Hub()
     with CtrlC(hub), hub:
         task = spawn(main, *args)
         task.name = getattr(main, "__name__", "main")
         try:
-            return task.get()
+            outcome: Outcome = task.get()
+            return outcome
         finally:
             _kill_left_over(hub, grace)
 

@@ -1,7 +1,7 @@
 """Testing programs that wait: a hub whose time passes in jumps, and a check that nothing was left behind.
 
-`VirtualTime` stands on nothing but the hub's two injected parts, its clock and its poller. Whenever nobody can go on, time
-jumps to the next timer: an hour of `sleep` takes a millisecond, and always the same one.
+`VirtualTime` stands on nothing but the hub's two injected parts, its clock and its poller. Whenever nobody can go on,
+time jumps to the next timer: an hour of `sleep` takes a millisecond, and always the same one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class VirtualTime:
     >>> time()
     3600.0
 
-    It knows of file descriptors (a socket that is ready goes first), but not of other threads and processes: while one of
-    them is still at work and a timer is due, time jumps to the timer.
+    It knows of file descriptors (a socket that is ready goes first), but not of other threads and processes: while one
+    of them is still at work and a timer is due, time jumps to the timer.
     """
 
     def __init__(self, start: float = 0.0) -> None:
@@ -64,7 +64,7 @@ class _JumpingPoller:
 
 
 def left_behind(hub: Hub) -> list[str]:
-    """Return what is still parked, timed, watched or alive in `hub`, a line each; an empty list is what a test wants."""
+    """Return what is still parked, timed or alive in `hub`, a line each; an empty list is what a test wants."""
     return [
         *(f"parked: {waiter!r}" for waiter in hub.parked.values()),
         *(f"alive: {job!r}" for job in hub.carriers.jobs()),

@@ -1,8 +1,8 @@
 """Carriers: greenlets that run one job after another.
 
-Starting a greenlet costs about 8.5 µs on CPython from 3.11 on, because its frame stack is a fresh memory mapping; switching
-to one that exists costs a twentieth. So a job is not a greenlet. It runs on a carrier, which goes on to the next job when
-one ends and is kept for later, within a bound, when there is none.
+Starting a greenlet costs about 8.5 µs on CPython from 3.11 on, because its frame stack is a fresh memory mapping;
+switching to one that exists costs a twentieth. So a job is not a greenlet. It runs on a carrier, which goes on to the
+next job when one ends and is kept for later, within a bound, when there is none.
 
 Knows jobs: a function, its arguments, its context variables, and `finish` to tell the result to. Knows no task.
 """
@@ -64,7 +64,7 @@ class Carrier(greenlet.greenlet):
         self.hub = hub
         self.job: Job | None = job
 
-    def run(self) -> None:  # type: ignore[override]
+    def run(self) -> None:
         carriers = self.hub.carriers
         job: Any = self.job
         while job is not None:
@@ -75,7 +75,7 @@ class Carrier(greenlet.greenlet):
                 try:
                     value = function(*job.args, **job.kwargs)
                 except BaseException as error:
-                    # This frame stays out of the traceback: it would keep every later job's locals alive with the error.
+                    # This frame stays out of the traceback: it would keep all later jobs' locals alive with it.
                     if error.__traceback__ is not None:
                         error.__traceback__ = error.__traceback__.tb_next
                     job.finish(None, error)

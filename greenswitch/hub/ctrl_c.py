@@ -1,8 +1,8 @@
 """Ctrl-C between two lines of the kernel's own.
 
-Python raises KeyboardInterrupt between any two bytecodes: also just after the next entry has been taken out of the ready
-queue, and then somebody's turn is lost. So while `run` runs, a Ctrl-C that comes in the midst of this package's own lines
-waits for the hub's turn; one that comes anywhere else is raised there, as ever.
+Python raises KeyboardInterrupt between any two bytecodes: also just after the next entry has been taken out of the
+ready queue, and then somebody's turn is lost. So while `run` runs, a Ctrl-C that comes in the midst of this package's
+own lines waits for the hub's turn; one that comes anywhere else is raised there, as ever.
 
 Knows signals and frames. Of the hub it knows `call_soon` and `interrupt_main`.
 """

@@ -5,30 +5,31 @@ Knows greenlets, a poller, a clock and timers. Knows no socket, no task and no l
 The contract
 ============
 
-1. A greenlet waits in one way only: it makes a `Waiter` and parks. Readiness, timers, locks, queues, joins and threads only
-   decide who wakes it.
+1. A greenlet waits in one way only: it makes a `Waiter` and parks. Readiness, timers, locks, queues, joins and threads
+   only decide who wakes it.
 2. A waiter is woken at most once; later wakes do nothing. A timeout is no feature of each call: it is a second waker. A
    timer that lost its race never wakes the next park.
-3. Whoever registers something unregisters it, on success, on error and on kill: nothing is left parked, timed or watched.
+3. Whoever registers something unregisters it, on success, on error and on kill: nothing is left parked, timed or
+   watched.
 4. Tasks are started from the hub only: a greenlet inherits the recursion depth of the one that starts it. A parking
    greenlet may hand over straight to the next ready one.
-5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch. A batch is what is
-   ready at the hub's turn; small ones are put together up to sixteen, because asking costs as much as many switches.
+5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch. A batch is what
+   is ready at the hub's turn; small ones are put together up to sixteen, because asking costs as much as many switches.
 6. Calls that don't block never switch.
-7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not while
-   a signal handler, another OS thread or the host loop could still wake someone.
+7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not
+   while a signal handler, another OS thread or the host loop could still wake someone.
 8. An exception in a callback never ends the hub: it is reported, and the hub goes on.
 
 How one switch goes
 ===================
 
-The ready queue holds whatever has a `switch()`: greenlets to resume, jobs to start, callbacks to run, and the hub itself,
-whose place in the queue is the end of a batch. To park is to take the first entry and switch to it; the hub is just another
-entry, and when its turn comes it asks the poller, fires the timers and queues itself again. So between two busy tasks there
-is one switch, not two, and while anything runs the queue is never empty.
+The ready queue holds whatever has a `switch()`: greenlets to resume, jobs to start, callbacks to run, and the hub
+itself, whose place in the queue is the end of a batch. To park is to take the first entry and switch to it; the hub is
+just another entry, and when its turn comes it asks the poller, fires the timers and queues itself again. So between two
+busy tasks there is one switch, not two, and while anything runs the queue is never empty.
 
-What must run in the hub's own greenlet is a `Callback`, the start of a new greenlet included: its `switch()` adds it to what
-the hub has to do, and enters the hub.
+What must run in the hub's own greenlet is a `Callback`, the start of a new greenlet included: its `switch()` adds it to
+what the hub has to do, and enters the hub.
 """
 
 from __future__ import annotations
@@ -55,7 +56,6 @@ from greenswitch.hub.ctrl_c import ours, wakes_nobody
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
 
-
 _BATCH = 16  # entries run before the poller is asked again, if there are so many
 
 
@@ -78,8 +78,8 @@ TIMED_OUT: Final = _TimedOut()
 class Waiter:
     """One greenlet's one wait. Make it, hand it to whoever shall wake it, then `hub.park(waiter)`.
 
-    `verb` and `target` say what is waited for, as in `read` of a registration or `join` of a task; they are only looked at
-    when somebody asks who waits for what.
+    `verb` and `target` say what is waited for, as in `read` of a registration or `join` of a task; they are only looked
+    at when somebody asks who waits for what.
     """
 
     __slots__ = ("error", "greenlet", "hub", "target", "value", "verb")
@@ -93,9 +93,10 @@ class Waiter:
         self.error: BaseException | None = None
 
     def wake(self, value: Any = None) -> bool:
-        """Have `park` return `value`; return False if it has been woken before, or has left. Any thread, any greenlet."""
-        # Claiming is one line on purpose: between reading and clearing a slot the interpreter neither changes threads nor
-        # runs signal handlers or finalisers (nor a tracing debugger's line hook), so just one of two wakers gets the greenlet.
+        """Have `park` return `value`; return False if it has been woken before, or has left. Any thread."""
+        # Claiming is one line on purpose: between reading and clearing a slot the interpreter neither changes threads
+        # nor runs signal handlers or finalisers (nor a tracing debugger's line hook), so just one of two wakers gets
+        # the greenlet.
         claimed, self.greenlet = self.greenlet, None
         if claimed is None:
             return False
@@ -107,7 +108,7 @@ class Waiter:
         return True
 
     def fail(self, error: BaseException) -> bool:
-        """Have `park` raise `error`; return False if it has been woken before, or has left. Any thread, any greenlet."""
+        """Have `park` raise `error`; return False if it has been woken before, or has left. Any thread."""
         claimed, self.greenlet = self.greenlet, None
         if claimed is None:
             return False
@@ -174,8 +175,8 @@ class Callback:
 class Hub:
     """One thread's hub.
 
-    `poller` is how it asks for readiness (default: `make_poller()`), `clock` a callable that returns seconds and never goes
-    back. The hub serves the thread that made it. `get_hub()` makes one where there is none; `with Hub(...) as hub:` puts
+    `poller` is how it asks for readiness (default: `make_poller()`), `clock` a callable that returns seconds and never
+    goes back. The hub serves the thread that made it. `get_hub()` makes one where there is none; `with Hub(...):` puts
     this one in its place and closes it at the end.
     """
 
@@ -200,7 +201,7 @@ class Hub:
         """Told (what failed, the exception) of errors that nobody can catch: those of callbacks and raw greenlets."""
         self.closed = False
         self.local: dict[object, Any] = {}
-        """What others keep once a hub (a thread pool, say), under a key of their own. Values with a `close()` get called."""
+        """What others keep per hub (a thread pool), under a key of their own; closed with it, if it has a `close`."""
         self.interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
         """What is to be raised at the next park of whom. Kept by `interrupt` and `withdraw`."""
         self.shields: dict[greenlet.greenlet, Shield] = {}
@@ -224,8 +225,8 @@ class Hub:
     def park(self, waiter: Waiter) -> Any:
         """Switch away until `waiter` is woken; return what it was woken with, or raise what it was failed with.
 
-        Only the greenlet that made the waiter may call it, in the hub's thread. Called from the hub itself (a callback) it
-        raises HubError: the hub can't wait for itself.
+        Only the greenlet that made the waiter may call it, in the hub's thread. Called from the hub itself (a callback)
+        it raises HubError: the hub can't wait for itself.
         """
         current = getcurrent()
         if current is self.greenlet or self.closed:
@@ -261,7 +262,7 @@ class Hub:
             timer.cancel()
 
     def check(self, waiter: Waiter) -> None:
-        """Raise what `park(waiter)` would raise without parking. For calls that set something going before they park."""
+        """Raise what `park(waiter)` would raise without parking: for calls that start something before they park."""
         current = getcurrent()
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(waiter)
@@ -283,15 +284,16 @@ class Hub:
             raise self._next_interrupt(current)
 
     def _drop_turn(self, thrown_into: greenlet.greenlet) -> None:
-        """Take out of the ready queue who was thrown into by hand: its turn would come in the midst of its next wait."""
+        """Take from the ready queue who was thrown into by hand: its turn would come in the midst of its next wait."""
         with suppress(ValueError):
             self.ready.remove(thrown_into)
 
     def interrupt(self, target: greenlet.greenlet, error: BaseException, number: int = 0) -> None:
         """Raise `error` in `target` where it is parked; if it isn't (or has been woken already), at its next park.
 
-        So whoever was given a lock or a message keeps it, and is interrupted the next time it would wait. A shield that is
-        younger than `number`, the number of the interrupting deadline among the timers, postpones it. Hub's thread only.
+        So whoever was given a lock or a message keeps it, and is interrupted the next time it would wait. A shield that
+        is younger than `number`, the number of the interrupting deadline among the timers, postpones it. Hub's thread
+        only.
         """
         shield = self.shields.get(target)
         if shield is not None and shield.postpone(error, number):
@@ -301,10 +303,10 @@ class Hub:
             self.interrupts.setdefault(target, []).append(error)
 
     def interrupt_main(self, error: BaseException) -> None:
-        """Raise `error` in the main greenlet: KeyboardInterrupt, SystemExit and DeadlockError end up there. Hub's thread only.
+        """Raise `error` in the main greenlet, where Ctrl-C, SystemExit and DeadlockError belong. Hub's thread only.
 
-        Main may have switched by hand to a greenlet that parked, and then is neither parked nor ready: the error is raised
-        where it stands, since no wait of its own would ever do.
+        Main may have switched by hand to a greenlet that parked, and then is neither parked nor ready: the error is
+        raised where it stands, since no wait of its own would ever do.
         """
         main = self.main
         if main in self.parked or main in self.ready or main is getcurrent():
@@ -381,7 +383,7 @@ class Hub:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def switch(self) -> Any:
-        """End the batch: the hub's place in the ready queue has come. Small batches are put together, without a switch."""
+        """End the batch: the hub's place in the queue has come. Small batches are put together, without a switch."""
         ready = self.ready
         self.turns += 1
         if self._in_callback:
@@ -507,8 +509,8 @@ class Hub:
     def close(self) -> None:
         """Give back the poller, the timers and the idle carriers. Greenlets still parked are never resumed.
 
-        Call it from the hub's thread, not from inside the hub. Closing twice does nothing. `run(main)` kills what is left
-        and closes; call this yourself only for a hub that you made.
+        Call it from the hub's thread, not from inside the hub. Closing twice does nothing. `run(main)` kills what is
+        left and closes; call this yourself only for a hub that you made.
         """
         if self.closed:
             return
@@ -558,7 +560,9 @@ class Hub:
         _of_thread.hub = self
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -574,8 +578,8 @@ class Hub:
     def _start_afresh(self) -> None:
         """In a forked child: keep the hub object, and none of what the parent's hub was about to do.
 
-        The greenlet that forked goes on in the child; the thread's main greenlet still may wait for it. Everybody else is
-        kept unreachable but referenced: were their greenlets freed, the parent's `finally` blocks would run here.
+        The greenlet that forked goes on in the child; the thread's main greenlet still may wait for it. Everybody else
+        is kept unreachable but referenced: were their greenlets freed, the parent's `finally` blocks would run here.
         """
         current, before = getcurrent(), self.greenlet
         _never_freed.extend((before, self.carriers, self.poller, list(self.parked), list(self.ready)))
@@ -613,7 +617,7 @@ class Hub:
             self.carriers.all.add(current)
 
     def _abandon_registrations(self) -> list[Waiter]:
-        """Forget what is watched: sockets register again. Return main's waiter if it waits for one: it shall look itself."""
+        """Forget what is watched: sockets register again. Return main's waiter if it waits for one: it shall look."""
         del self.registrations[self._alarm.fd]
         abandoned = [waiter for registration in self.registrations.values() for waiter in registration.abandon()]
         self.registrations.clear()
@@ -683,7 +687,7 @@ def describe(one: greenlet.greenlet) -> str:
 
 
 def brief(target: object) -> str:
-    """Return `target`'s label if it is a job, else its repr: a job's repr says what it waits for, and may go in circles."""
+    """Return a job's label, else the repr of `target`: a job's repr says what it waits for, and may go in circles."""
     return target.label if isinstance(target, Job) else repr(target)
 
 

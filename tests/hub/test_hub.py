@@ -121,7 +121,8 @@ def test_many_threads_wake_one_waiter_and_one_of_them_wins(real_hub: Hub, eager_
                 won.append(name)
 
         threads = [
-            threading.Thread(target=race, args=(lambda name=name, waiter=waiter: waiter.wake(name), name)) for name in "abc"
+            threading.Thread(target=race, args=(lambda name=name, waiter=waiter: waiter.wake(name), name))
+            for name in "abc"
         ]
         threads.append(threading.Thread(target=race, args=(lambda waiter=waiter: waiter.fail(KeyError("d")), "d")))
         for thread in threads:
@@ -588,7 +589,8 @@ def test_refusal_inside_the_hub_says_what_to_do(hub: Hub) -> None:
     hub.on_error = lambda what, error: said.append(str(error))
     sleep(2)
     assert said == [
-        "a callback runs inside the hub, which can't wait (sleep 1): spawn a task for it, or use a call that doesn't block"
+        "a callback runs inside the hub, which can't wait (sleep 1): spawn a task for it, "
+        "or use a call that doesn't block"
     ]
 
 

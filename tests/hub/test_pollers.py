@@ -124,7 +124,7 @@ def test_unregistering_the_unknown_and_the_closed_is_no_error(poller: Poller, pi
 
 
 def test_number_closed_and_given_out_again_can_be_armed(poller: Poller, pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
+    reading, _ = pipe
     poller.arm(reading, READ)
     assert poller.poll(0) == []
     if not poller.keeps:
