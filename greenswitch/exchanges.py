@@ -233,23 +233,20 @@ def select(*sources: Exchange[Any], timeout: float | None = None) -> tuple[Excha
         raise ValueError("select() needs at least one queue or channel to take from")
     if timeout is not None:
         check_timeout(timeout)
-    deadline = None
+    deadline = get_hub().clock() + timeout if timeout else None
     while True:
         waiting_for, found = _look_at_all(sources)
+        if found is None:
+            left = timeout if deadline is None else deadline - get_hub().clock()
+            found = TIMED_OUT if left is not None and left <= 0 else _wait_for_any(waiting_for, left)
+        if found is TIMED_OUT:
+            raise TimeoutError(f"nothing to take from {_names(sources)} within {timeout} seconds")
         if found is not None:
-            return found
-        if timeout is not None:
-            now = get_hub().clock()
-            deadline = now + timeout if deadline is None else deadline
-            if deadline <= now:
-                raise TimeoutError(f"nothing to take from {_names(sources)} within {timeout} seconds")
-        found = _wait_for_any(waiting_for, None if deadline is None else deadline - now)
-        if found is not None and found is not TIMED_OUT:
             return found  # type: ignore[no-any-return]
 
 
-def _look_at_all(sources: tuple[Exchange[Any], ...]) -> tuple[list[Exchange[Any]], tuple[Exchange[Any], Any] | None]:
-    """Return (those that still may have something, (source, item) of the first that has)."""
+def _look_at_all(sources: tuple[Exchange[Any], ...]) -> tuple[list[Exchange[Any]], Any]:
+    """Return (those that may have something later, (source, item) of the first that has something now, or None)."""
     waiting_for = []
     for source in sources:
         item = source._look()
@@ -285,7 +282,8 @@ class _Choice(Waiter):
 
 def _wait_for_any(sources: list[Exchange[Any]], timeout: float | None) -> Any:
     """Park until given (source, item), or until one of them has something or is shut down: None. Or TIMED_OUT."""
-    waiter = Waiter(get_hub(), "select from", sources)
+    hub = get_hub()
+    waiter = Waiter(hub, "select from", sources)
     refuse_in_hub(waiter)
     choices = [(source, _Choice(waiter, source)) for source in sources]
     try:
@@ -293,7 +291,7 @@ def _wait_for_any(sources: list[Exchange[Any]], timeout: float | None) -> Any:
             if not source._line_up_unless_ready(choice):
                 waiter.wake(None)  # does nothing if one of the others has given us an item meanwhile
                 break
-        return waiter.hub.wait(waiter, timeout)
+        return hub.wait(waiter, timeout)
     except BaseException:
         if isinstance(waiter.value, tuple):
             source, item = waiter.value

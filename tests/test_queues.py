@@ -49,7 +49,7 @@ class Case:
         self.call = lambda timeout=None: call(self.place, timeout)
         self.free = lambda: free(self.place)
         # One whose time is over, but who finds it there when he goes on, has got it.
-        self.looks_again = call is joining or (call is selecting and not isinstance(self.place, Channel))
+        self.looks_again = call is joining
         self._kind, self._free = kind, free
 
     def items(self) -> list[Any]:

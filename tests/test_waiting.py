@@ -138,7 +138,7 @@ def _queue(kind: Any) -> list[Waiting]:
     name, keeps = kind.__name__, kind is not Channel
     return [
         Waiting(f"{name}.get", kind, got, put_one, in_lines, keeps=keeps),
-        Waiting(f"select({name})", kind, selected, put_one, in_lines, keeps=keeps, looks_again=True),
+        Waiting(f"select({name})", kind, selected, put_one, in_lines, keeps=keeps),
     ]
 
 
