@@ -74,7 +74,7 @@ class TaskGroup:
         self._block_runs = True
         return self
 
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Task:
+    def spawn(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         """Start `function(*args, **kwargs)` as a task of the group at the hub's next turn; return the task.
 
         The block and its tasks may call it as long as any of them runs. ScopeError before, after, once a task has

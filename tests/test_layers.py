@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core/", "hub/"),
-    ("tasks", "timeouts", "lines", "events", "locks", "exchanges", "channels", "queues", "local", "pools", "groups")
+    ("tasks", "timeouts", "lines", "events", "locks", "exchanges", "channels", "queues", "local", "pools", "feeds", "groups")
     + ("threads",),
     ("sockets", "tls", "processes", "files", "servers"),
     ("green/",),
