@@ -19,6 +19,7 @@ Knows the hub and its timers. Knows no task, but that a deadline meant for a job
 from __future__ import annotations
 
 import math
+import sys
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -120,13 +121,13 @@ class timeout:
             raise ValueError("a deadline needs a number of seconds; this one is NaN")
         self._when = self._hub.clock() + seconds
         if seconds > 0:
-            self.grow_old()
+            self._timer = self._hub.timers.add(self._when, self._expire)
         else:
             self._expire()
 
     def grow_old(self) -> None:
         """Become a timer. For the hub's timers."""
-        self._timer = self._hub.timers.add(self._when, self._expire)
+        self._timer = self._hub.timers.add_grown(self._when, self._number, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
@@ -198,11 +199,9 @@ class shield:
         self._hub = hub = get_hub()
         self._greenlet = current = getcurrent()
         hub.timers.added = self._number = hub.timers.added + 1
-        outer: Any = hub.shields.get(current)
-        self._outer: shield | None = outer
-        # What is pending has passed the outer shield, so it shall pass it again.
-        passed = 0 if self._outer is None else self._outer._number
-        self._kept = [(error, passed) for error in hub.withdraw(current)]
+        self._outer: Any = hub.shields.get(current)
+        # What is pending has passed the outer shields, so it shall pass them again.
+        self._kept = [(error, sys.maxsize) for error in hub.withdraw(current)]
         hub.shields[current] = self
         return self
 

@@ -23,9 +23,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core/", "hub/"),
-    ("tasks", "timeouts", "lines", "events", "locks", "exchanges", "channels", "queues", "local", "pools", "feeds", "groups")
-    + ("threads",),
-    ("sockets", "tls", "processes", "files", "servers"),
+    (
+        *("tasks", "timeouts", "groups", "lines", "events", "locks", "exchanges", "channels", "queues"),
+        *("pools", "feeds", "threads", "local"),
+    ),
+    ("names", "sockets", "tls", "processes", "files", "servers"),
     ("green/",),
     ("monkey", "guests/", "recorder", "dump", "watchdog"),
     ("testing", "echo", "__init__"),

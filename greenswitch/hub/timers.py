@@ -84,6 +84,12 @@ class Timers:
         heappush(self._heap, (when, self.added, timer))
         return timer
 
+    def add_grown(self, when: float, number: int, callback: Callable[..., Any]) -> Timer:
+        """Add a timer that has been young: among those due at the same time it keeps its number, and its turn."""
+        timer = Timer(self, when, callback, ())
+        heappush(self._heap, (when, number, timer))
+        return timer
+
     def next_due(self) -> float | None:
         """Return a time before which no timer is due, mostly that of the earliest; None where there is none."""
         heap = self._heap
