@@ -521,23 +521,23 @@ def test_parent_s_task_does_not_swallow_the_lock_in_a_forked_child() -> None:
 # -- interrupted anywhere ----------------------------------------------------------------------------------------------
 
 
-def interrupted(step: int, nested: Callable[[], object], operation: Callable[[], object]) -> bool:
-    """Run `operation` and, before the `step`-th line that it executes in our modules, `nested`; return whether it did.
+def interrupted(plan: dict[int, Callable[[], object]], operation: Callable[[], object]) -> int:
+    """Run `operation` and, before the n-th line that it executes in our modules, `plan[n]`; return how many there were.
 
-    This is what a finaliser or a signal handler may do, at each place where one may run.
+    This is what a finaliser, a signal handler or another thread may do, at each place where one may come in.
     """
-    left = step
+    lines = 0
 
     def trace(frame: Any, event: str, _: object) -> Any:
-        nonlocal left
+        nonlocal lines
         if frame.f_globals.get("__name__") not in ("greenswitch.locks", "greenswitch.lines", "greenswitch.events"):
             return None
         if event == "line":
-            left -= 1
-            if left == 0:
+            lines += 1
+            if lines in plan:
                 sys.settrace(None)
-                frame.f_trace = None
-                nested()
+                plan[lines]()
+                sys.settrace(trace)
         return trace
 
     previous = sys.gettrace()
@@ -546,13 +546,13 @@ def interrupted(step: int, nested: Callable[[], object], operation: Callable[[],
         operation()
     finally:
         sys.settrace(previous)
-    return left <= 0
+    return lines
 
 
 def steps(nested: Callable[[], object], operation: Callable[[], object]) -> Iterator[int]:
     """Interrupt `operation` at each of its lines in turn."""
     step = 1
-    while interrupted(step, nested, operation):
+    while interrupted({step: nested}, operation) >= step:
         yield step
         step += 1
     assert step > 3, "the operation has lines to be interrupted at"
@@ -602,51 +602,96 @@ def test_finaliser_that_takes_the_lock_as_it_is_handed_over_changes_nothing(make
         assert order == ["b"] and not lock.locked() and not lock._line, step
 
 
+class Late:
+    """Something that comes while main is about to wait, and main's wait, of at most a second."""
+
+    def __init__(self, time: VirtualTime, come: Callable[[], object], wait: Callable[[], bool]) -> None:
+        self.time = time
+        self.come = come
+        self.wait = wait
+        self.gots: list[bool] = []
+
+    def nested(self) -> None:
+        self.came = self.time()
+        self.come()
+
+    def operation(self) -> None:
+        self.begun = self.came = self.time()
+        self.gots.append(self.wait())
+
+    def check(self) -> bool:
+        """Main has got it at once, unless it came after the second; return whether it has."""
+        got = self.gots[-1]
+        assert got is (self.came == self.begun) and self.time() - self.begun == (0 if got else 1)
+        return got
+
+    def check_all(self) -> None:
+        assert self.gots.count(True) > 5, "there are lines before main parks"
+
+
 def test_finaliser_that_releases_while_main_lines_up_wakes_it(hub: Hub, time: VirtualTime) -> None:
     semaphore = Semaphore(0)
-    seen: list[tuple[bool, float]] = []
-
-    def acquire() -> None:
-        begun = time()
-        seen.append((semaphore.acquire(timeout=1), time() - begun))
-
-    for step in steps(semaphore.release, acquire):
-        got, seconds = seen[-1]
-        assert seconds == (0 if got else 1), step
-        assert semaphore.value == (0 if got else 1) and not semaphore._line, step
-        assert got or semaphore.acquire(blocking=False)
-    assert [got for got, _ in seen].count(True) > 5
-
-
-def test_finaliser_that_sets_while_main_lines_up_wakes_it(hub: Hub, time: VirtualTime) -> None:
-    event = Event()
-    seen: list[tuple[bool, float]] = []
-
-    def wait() -> None:
-        begun = time()
-        seen.append((event.wait(timeout=1), time() - begun))
-
-    for step in steps(event.set, wait):
-        got, seconds = seen[-1]
-        assert seconds == (0 if got else 1) and not event._line, step
-        event.clear()
-    assert [got for got, _ in seen].count(True) > 5
+    late = Late(time, semaphore.release, lambda: semaphore.acquire(timeout=1))
+    for _ in steps(late.nested, late.operation):
+        assert semaphore.value == (0 if late.check() else 1) and not semaphore._line
+        assert semaphore.value == 0 or semaphore.acquire(blocking=False)
+    late.check_all()
 
 
 def test_finaliser_that_lets_the_lock_go_while_main_lines_up_wakes_it(hub: Hub, time: VirtualTime) -> None:
     lock = Lock()
     lock.acquire()
-    seen: list[tuple[bool, float]] = []
+    late = Late(time, lock.release, lambda: lock.acquire(timeout=1))
+    for _ in steps(late.nested, late.operation):
+        assert lock.locked() is late.check() and not lock._line
+        assert lock.locked() or lock.acquire(blocking=False)
+    late.check_all()
 
-    def acquire() -> None:
-        begun = time()
-        seen.append((lock.acquire(timeout=1), time() - begun))
 
-    for step in steps(lock.release, acquire):
-        got, seconds = seen[-1]
-        assert seconds == (0 if got else 1) and lock.locked() is got and not lock._line, step
-        assert got or lock.acquire(blocking=False)
-    assert [got for got, _ in seen].count(True) > 5
+def test_finaliser_that_sets_while_main_lines_up_wakes_it(hub: Hub, time: VirtualTime) -> None:
+    event = Event()
+    late = Late(time, event.set, lambda: bool(event.wait(timeout=1)))
+    for _ in steps(late.nested, late.operation):
+        late.check()
+        assert not event._line
+        event.clear()
+    late.check_all()
+
+
+@mutexes
+def test_no_two_things_that_come_in_while_the_lock_is_let_go_lose_it(make: Callable[[], Any], hub: Hub) -> None:
+    """One lines up at some line of `release`; at a later one another tries to barge in, or that one is killed."""
+    lock = make()
+    tasks: list[greenswitch.Task] = []
+
+    def line_up() -> None:
+        tasks.append(start(hold, lock))
+
+    def barge() -> None:
+        if make is RLock:
+            try_to_use(lock)  # main's own, until it is handed over
+        elif lock._line:
+            assert not lock.acquire(blocking=False)
+
+    def kill() -> None:
+        if lock._line:
+            tasks[-1].kill()
+
+    def both_orders() -> Iterator[tuple[int, int, Callable[[], object]]]:
+        lock.acquire()
+        lines = interrupted({}, lock.release)
+        for first in range(1, lines + 1):
+            for second in range(first + 1, lines + 12):
+                yield first, second, barge
+                yield first, second, kill
+
+    for first, second, disturb in both_orders():
+        lock.acquire()
+        interrupted({first: line_up, second: disturb}, lock.release)
+        task = tasks.pop()
+        task.join(timeout=2)
+        assert task.state in ("done", "killed"), (first, second, disturb, lock)
+        assert lock.ready() and not lock._line, (first, second, disturb, lock)
 
 
 def test_finaliser_run_by_the_collector_may_use_the_lock_that_is_being_taken(hub: Hub) -> None:
