@@ -646,15 +646,20 @@ def has_hub() -> bool:
 
 
 class _Closer:
-    """Gives back the fds of a thread's hub when the thread ends: thread-local values die with their thread, in it."""
+    """Closes a thread's hub when the thread ends: thread-local values die with their thread, in it."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
 
     def __del__(self) -> None:
-        if not self.hub.closed:
-            self.hub._alarm.close()
-            self.hub.poller.close()
+        hub = self.hub
+        if hub.closed:
+            return
+        if hub.thread_id == threading.get_ident() and not sys.is_finalizing():
+            hub.close()
+        else:  # another thread lets go of it, or a forked child does
+            hub._alarm.close()
+            hub.poller.close()
 
 
 def _after_fork_in_child() -> None:

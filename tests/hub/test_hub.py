@@ -901,6 +901,21 @@ def test_each_thread_has_its_own_hub_whose_descriptors_end_with_it(no_leaked_fds
     assert hubs[0::2] == hubs[1::2]
 
 
+def test_hub_of_a_thread_is_freed_with_the_thread(no_leaked_fds: None) -> None:
+    hubs: list[weakref.ref[Hub]] = []
+
+    def in_thread() -> None:
+        spawn(sleep, 0).join()
+        hubs.append(weakref.ref(get_hub()))
+
+    for _ in range(3):
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert [ref() for ref in hubs] == [None] * 3
+
+
 def test_hub_of_another_thread_calls_back_in_its_own(real_hub: Hub) -> None:
     where: list[int] = []
     thread = threading.Thread(target=lambda: real_hub.call_threadsafe(lambda: where.append(threading.get_ident())))
