@@ -375,7 +375,7 @@ def test_leaving_in_another_task_is_refused_and_both_are_named(make: Callable[[]
     sleep(0)
 
     def finish() -> None:
-        with pytest.raises(ScopeError, match="beginner.*finisher"):
+        with pytest.raises(ScopeError, match=r"beginner.*finisher"):
             list(generator)
 
     finisher = spawn(finish)
