@@ -157,6 +157,9 @@ def main(command_line: list[str] | None = None) -> int:
     rows = [row for row in ROWS if not options.rows or row.name in options.rows]
     versions = run.present([peer.name for peer in PEERS if not options.peers or peer.name in options.peers])
     progress(" · ".join(f"{peer} {version}" for peer, version in versions.items()))
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        progress(f"this machine is busy (load {load:.1f} on {cores} cores): believe the ratios less than their spreads")
     for row in rows if versions else ():
         run.measure(row, list(versions), options.rounds or (1 if options.quick else 5))
     print(table(rows, list(versions), run.results))
@@ -182,6 +185,7 @@ def report(run: Run, rows: list[Row], versions: dict[str, str]) -> dict[str, obj
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "load_at_the_end": os.getloadavg()[0],
         "settings": run.settings,
         "versions": versions,
         "records": as_data(rows, list(versions), run.results),
