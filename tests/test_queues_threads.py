@@ -252,18 +252,26 @@ class Ranked:
 
 def test_priority_queue_keeps_its_order_whatever_the_comparing_does(real_hub: Hub) -> None:
     queue: PriorityQueue[Ranked] = PriorityQueue()
-    threads, ranks = Threads(), list(range(2_000))
+    threads, early, ranks = Threads(), [], list(range(4_000))
     random.Random(1).shuffle(ranks)
 
     def write(number: int) -> None:
         for rank in ranks[number::THREADS]:
             queue.put(Ranked(rank))
 
+    def read() -> None:
+        while len(early) < 1_000:
+            try:
+                early.append(queue.get_nowait().rank)
+            except Empty:
+                pass
+
     for number in range(THREADS):
         threads.start(write, number)
-    early = [queue.get(timeout=10).rank for _ in range(500)]
+    threads.start(read)
+    read()
     threads.join()
-    late = [queue.get_nowait().rank for _ in range(1_500)]
+    late = [queue.get_nowait().rank for _ in range(queue.qsize())]
     assert late == sorted(late) and sorted(early + late) == sorted(ranks)
 
 
