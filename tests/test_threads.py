@@ -1,0 +1,476 @@
+"""Blocking calls in OS threads: the hub goes on meanwhile, and a task that leaves takes no worker with it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time as clock
+import traceback
+import weakref
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import greenlet
+import pytest
+
+import greenswitch
+from greenswitch import getcurrent, joinall, sleep, spawn
+from greenswitch.errors import HubError
+from greenswitch.hub import Hub, get_hub
+from greenswitch.queues import Queue
+from greenswitch.threads import set_thread_pool_size, to_thread, wrap_future
+from greenswitch.timeouts import move_on_after, timeout
+
+pytestmark = pytest.mark.usefixtures("real_hub")
+LONG = 30.0  # seconds after which a test that hangs fails
+
+
+class Gate:
+    """A function for a thread that blocks until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, value: Any = None) -> Any:
+        self.entered.set()
+        assert self.opened.wait(LONG)
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+
+@pytest.fixture
+def gate() -> Any:
+    made = Gate()
+    yield made
+    made.opened.set()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let others run until it is so."""
+    with timeout(LONG):
+        while not condition():
+            sleep(0.001)
+
+
+def parked_call(gate: Gate, value: Any = None) -> greenswitch.Task:
+    task = spawn(to_thread, gate, value)
+    until(gate.entered.is_set)
+    return task
+
+
+# -- what comes back ---------------------------------------------------------------------------------------------------
+
+
+def test_call_runs_in_another_thread_and_returns() -> None:
+    def work(*args: int, by: int) -> tuple[int, int]:
+        return threading.get_ident(), sum(args) * by
+
+    ident, product = to_thread(work, 1, 2, by=3)
+    assert product == 9 and ident != threading.get_ident()
+
+
+def test_others_go_on_meanwhile(gate: Gate) -> None:
+    task = parked_call(gate, "result")
+    assert task.state == "parked" and "run in a thread" in repr(task)
+    gate.opened.set()
+    assert task.get(LONG) == "result"
+
+
+def test_exception_comes_back_with_its_traceback() -> None:
+    def deep_in_the_thread() -> None:
+        raise KeyError("from the thread")
+
+    with pytest.raises(KeyError) as caught:
+        to_thread(deep_in_the_thread)
+    assert "deep_in_the_thread" in "".join(traceback.format_exception(caught.value))
+    with pytest.raises(SystemExit):
+        to_thread(sys.exit, 3)
+    with pytest.raises(StopIteration):
+        to_thread(next, iter(()))
+
+
+def test_context_variables_are_carried_into_the_thread_and_not_back() -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="unset")
+
+    def work() -> str:
+        seen = variable.get()
+        variable.set("from the thread")
+        return seen
+
+    def task() -> tuple[str, str]:
+        variable.set("mine")
+        return to_thread(work), variable.get()
+
+    assert spawn(task).get(LONG) == ("mine", "mine")
+    assert to_thread(variable.get) == "unset"
+
+
+def test_main_and_raw_greenlets_call_too(real_hub: Hub) -> None:
+    seen: list[int] = []
+    raw = greenlet.greenlet(lambda: seen.append(to_thread(int, "7")), real_hub.greenlet)
+    real_hub.call_soon(raw.switch)
+    assert to_thread(int, "8") == 8
+    until(lambda: seen)
+    assert seen == [7]
+
+
+def test_hub_is_refused_before_anything_is_done(real_hub: Hub) -> None:
+    called: list[int] = []
+    real_hub.call_soon(to_thread, called.append, 1)
+    sleep(0)
+    [(_, error)] = real_hub.errors  # type: ignore[attr-defined]
+    real_hub.errors.clear()  # type: ignore[attr-defined]
+    assert isinstance(error, HubError) and called == [] and not real_hub.local
+
+
+def test_result_is_not_kept_alive() -> None:
+    class Big:
+        pass
+
+    big = weakref.ref(to_thread(Big))
+    to_thread(int)  # a worker holds on to its last job until the next
+    gc.collect()
+    assert big() is None
+
+
+# -- leaving a job behind ----------------------------------------------------------------------------------------------
+
+
+def test_killed_task_abandons_its_job_and_the_worker_takes_the_next(gate: Gate) -> None:
+    set_thread_pool_size(1)
+    task = parked_call(gate, ValueError("dropped"))
+    task.kill()
+    assert task.state == "killed"
+    following = spawn(to_thread, threading.current_thread)
+    sleep(0)
+    gate.opened.set()
+    assert "greenswitch" in following.get(LONG).name
+
+
+def test_task_that_is_timed_out_abandons_its_job(gate: Gate) -> None:
+    with move_on_after(0.01) as scope:
+        to_thread(gate)
+    assert scope.expired
+
+
+def test_job_that_nobody_has_begun_is_called_off(gate: Gate) -> None:
+    set_thread_pool_size(1)
+    first = parked_call(gate)
+    called: list[int] = []
+    second = spawn(to_thread, called.append, 2)
+    sleep(0)
+    second.kill()
+    third = spawn(to_thread, called.append, 3)
+    sleep(0)
+    gate.opened.set()
+    joinall([first, third], LONG)
+    assert called == [3]
+
+
+def test_task_killed_before_it_waits_hands_in_no_job(real_hub: Hub) -> None:
+    called: list[int] = []
+
+    def work() -> None:
+        real_hub.interrupt(greenlet.getcurrent(), greenlet.GreenletExit())
+        to_thread(called.append, 1)
+
+    task = spawn(work)
+    task.join()
+    assert task.state == "killed" and called == [] and not real_hub.local
+
+
+def test_woken_and_killed_in_the_same_turn_keeps_the_result(gate: Gate, real_hub: Hub) -> None:
+    def work() -> None:
+        seen.append(to_thread(gate, "result"))
+        sleep(LONG)
+
+    seen: list[str] = []
+    task = spawn(work)
+    until(gate.entered.is_set)
+    gate.opened.set()
+    with timeout(LONG):
+        while task.state != "ready":  # woken, its turn not come: the hub has no say while this goes on
+            if task.state == "parked":
+                clock.sleep(0.001)
+    task.kill()
+    assert seen == ["result"] and task.state == "killed"
+
+
+# -- the pool ----------------------------------------------------------------------------------------------------------
+
+
+def test_pool_has_as_many_threads_as_it_was_given(real_hub: Hub) -> None:
+    set_thread_pool_size(2)
+    running = [0, 0]
+    guard = threading.Lock()
+
+    def work() -> None:
+        with guard:
+            running[0] += 1
+            running[1] = max(running)
+        clock.sleep(0.005)
+        with guard:
+            running[0] -= 1
+
+    joinall([spawn(to_thread, work) for _ in range(8)], raise_error=True)
+    assert running == [0, 2]
+
+
+def test_pool_is_started_at_the_first_use_and_sized_after_the_machine(real_hub: Hub) -> None:
+    assert not real_hub.local
+    to_thread(int)
+    [pool] = real_hub.local.values()
+    assert pool.size == min(32, (os.cpu_count() or 1) + 4) and "started" in repr(pool)
+    with pytest.raises(ValueError, match="at least one thread"):
+        set_thread_pool_size(0)
+
+
+def test_resizing_lets_jobs_end_as_they_would(gate: Gate) -> None:
+    task = parked_call(gate, "old pool")
+    set_thread_pool_size(1)
+    assert to_thread(int, "3") == 3
+    gate.opened.set()
+    assert task.get(LONG) == "old pool"
+
+
+def test_closing_the_hub_waits_for_no_job_and_lets_the_workers_go() -> None:
+    gate = Gate()
+    workers: list[threading.Thread] = []
+
+    def main() -> None:
+        workers.append(to_thread(threading.current_thread))
+        abandoned = spawn(to_thread, gate)
+        until(gate.entered.is_set)
+        abandoned.kill()
+
+    thread = threading.Thread(target=greenswitch.run, args=(main,))
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    gate.opened.set()
+    workers[0].join(LONG)
+    assert not workers[0].is_alive()
+
+
+def test_each_hub_has_workers_of_its_own() -> None:
+    def other() -> None:
+        names.append(greenswitch.run(to_thread, threading.get_ident))
+
+    names = [to_thread(threading.get_ident)]
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(LONG)
+    assert len(set(names)) == 2
+
+
+def run_script(script: str, limit: float = LONG) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=limit)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forked_child_gets_a_pool_of_its_own() -> None:
+    done = run_script("""
+import os, threading, time, warnings, greenswitch
+from greenswitch.threads import to_thread
+warnings.simplefilter("ignore", DeprecationWarning)  # "may lead to deadlocks": here it must not
+def main():
+    parents = to_thread(threading.get_native_id)
+    busy = greenswitch.spawn(to_thread, time.sleep, 0.3)
+    greenswitch.sleep(0.01)
+    pid = os.fork()
+    mine = to_thread(threading.get_native_id)
+    assert mine != parents or pid
+    if pid == 0:
+        print("child has", to_thread(int, "42"), flush=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    busy.get()
+    print("parent has", to_thread(int, "43"))
+greenswitch.run(main)
+""")
+    assert done.stdout.split("\n") == ["child has 42", "parent has 43", ""] and done.returncode == 0, done.stderr
+
+
+def test_exit_waits_for_the_job_that_runs_and_no_longer() -> None:
+    begun = clock.monotonic()
+    done = run_script("""
+import time, greenswitch
+from greenswitch.threads import to_thread
+def main():
+    with greenswitch.timeouts.move_on_after(0.05):
+        to_thread(time.sleep, 0.5)
+    print("left", flush=True)
+import greenswitch.timeouts
+greenswitch.run(main)
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("left\n", "", 0)
+    assert clock.monotonic() - begun < LONG / 2
+
+
+# -- futures -----------------------------------------------------------------------------------------------------------
+
+
+def test_future_of_any_pool_is_waited_for(gate: Gate) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        future = executor.submit(gate, "result")
+        waiter = spawn(wrap_future, future)
+        until(lambda: waiter.state == "parked")
+        gate.opened.set()
+        assert waiter.get(LONG) == "result"
+        assert wrap_future(future) == "result", "done already"
+        with pytest.raises(ZeroDivisionError):
+            wrap_future(executor.submit(divmod, 1, 0))
+
+
+def test_future_that_is_set_by_hand_wakes_from_any_thread() -> None:
+    future: Future[int] = Future()
+    timer = threading.Timer(0.01, future.set_result, [5])
+    timer.start()
+    assert wrap_future(future, LONG) == 5
+    timer.join()
+
+
+def test_future_that_takes_too_long_raises_timeout_error_and_is_cancelled() -> None:
+    future: Future[int] = Future()
+    with pytest.raises(TimeoutError, match="not done within"):
+        wrap_future(future, 0.01)
+    assert future.cancelled()
+    with pytest.raises(CancelledError):
+        wrap_future(future)
+
+
+def test_killed_waiter_cancels_a_future_that_has_not_begun(gate: Gate) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        running, waiting = executor.submit(gate), executor.submit(gate)
+        until(gate.entered.is_set)
+        tasks = [spawn(wrap_future, future) for future in (running, waiting)]
+        sleep(0)
+        greenswitch.killall(tasks)
+        assert not running.cancelled() and waiting.cancelled()
+        gate.opened.set()
+
+
+def test_cancelled_future_wakes_who_waits() -> None:
+    future: Future[int] = Future()
+    task = spawn(wrap_future, future)
+    sleep(0)
+    future.cancel()
+    with pytest.raises(CancelledError):
+        task.get(LONG)
+
+
+def test_hub_may_not_wait_for_a_future(real_hub: Hub) -> None:
+    future: Future[int] = Future()
+    real_hub.call_soon(wrap_future, future)
+    sleep(0)
+    [(_, error)] = real_hub.errors  # type: ignore[attr-defined]
+    real_hub.errors.clear()  # type: ignore[attr-defined]
+    assert isinstance(error, HubError) and not future.cancelled()
+
+
+# -- several hubs ------------------------------------------------------------------------------------------------------
+
+
+def test_call_threadsafe_wakes_a_hub_that_sleeps(real_hub: Hub) -> None:
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: real_hub.call_threadsafe(seen.append, threading.get_ident()))
+    with timeout(LONG):
+        spawn(thread.start)
+        sleep(0.01)
+    until(lambda: seen)
+    thread.join()
+    assert seen == [thread.ident]
+
+
+def test_calls_of_many_threads_all_arrive_in_the_order_of_each(real_hub: Hub) -> None:
+    def call(name: int) -> None:
+        assert real_hub is not None
+        for number in range(1000):
+            real_hub.call_threadsafe(seen.append, (name, number))
+
+    seen: list[tuple[int, int]] = []
+    threads = [threading.Thread(target=call, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(seen) == 4000)
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [(name, number) for name in range(4) for number in range(1000)]
+    for name in range(4):
+        mine = [number for other, number in seen if other == name]
+        assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_two_hubs_in_two_threads_exchange_through_one_queue_each_way(size: int) -> None:
+    there: Queue[int | None] = Queue(size or None)
+    back: Queue[int] = Queue(size or None)
+    hubs: list[Hub] = []
+
+    def echo() -> None:
+        hubs.append(get_hub())
+        while (number := there.get(timeout=LONG)) is not None:
+            back.put(number * 2, timeout=LONG)
+
+    def ask() -> list[int]:
+        answers = []
+        for number in range(500):
+            there.put(number, timeout=LONG)
+            answers.append(back.get(timeout=LONG))
+        there.put(None, timeout=LONG)
+        return answers
+
+    thread = threading.Thread(target=greenswitch.run, args=(echo,))
+    thread.start()
+    assert spawn(ask).get(LONG) == [number * 2 for number in range(500)]
+    thread.join(LONG)
+    assert hubs[0] is not get_hub()
+
+
+def test_two_hubs_share_the_items_of_one_queue_and_none_is_lost() -> None:
+    queue: Queue[int] = Queue(10)
+    taken: list[int] = []
+
+    def take() -> None:
+        while (number := queue.get(timeout=LONG)) >= 0:
+            taken.append(number)
+
+    def take_in_tasks() -> None:
+        joinall([spawn(take) for _ in range(5)], raise_error=True)
+
+    threads = [threading.Thread(target=greenswitch.run, args=(take_in_tasks,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in [*range(2000), *[-1] * 10]:
+        queue.put(number, timeout=LONG)
+    while any(thread.is_alive() for thread in threads):
+        sleep(0.001)
+    assert sorted(taken) == list(range(2000))
+
+
+def test_task_in_a_thread_is_joined_and_killed_from_another(real_hub: Hub) -> None:
+    begun: list[greenswitch.Task] = []
+
+    def other() -> None:
+        task = spawn(sleep, LONG)
+        begun.append(task)
+        task.join()
+
+    thread = threading.Thread(target=greenswitch.run, args=(other,))
+    thread.start()
+    until(lambda: begun and begun[0].state == "parked")
+    begun[0].kill(timeout=LONG)
+    assert begun[0].state == "killed"
+    thread.join(LONG)
+
+
+def test_getcurrent_in_a_worker_is_the_workers_own_greenlet() -> None:
+    me = getcurrent()
+    assert to_thread(getcurrent) is not me
