@@ -56,7 +56,7 @@ class _Places(Semaphore):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"<the places of a pool, {self.value or 'none'} free{self._line.text}>"
+        return f"<place in a Pool, {self.value or 'none'} free{self._line.text}>"
 
 
 class Pool:

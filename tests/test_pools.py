@@ -137,7 +137,7 @@ def test_pool_tells_who_runs() -> None:
     waiting = spawn(pool.spawn, sleep)
     sleep(0)
     assert set(pool) == tasks and len(pool) == 2 and pool.full() and pool.free_count() == 0
-    assert repr(pool) == "<Pool of 2: 2 running, 1 waiting>" and "places of a pool" in repr(waiting)
+    assert repr(pool) == "<Pool of 2: 2 running, 1 waiting>" and "place in a Pool" in repr(waiting)
     pool.join()
     assert len(pool) == 0
 

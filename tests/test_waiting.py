@@ -29,8 +29,11 @@ from greenswitch.locks import (
     RLock,
     Semaphore,
 )
+from greenswitch.pools import Pool
 from greenswitch.queues import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue, select
+from greenswitch.tasks import Task
 from greenswitch.testing import VirtualTime
+from greenswitch.timeouts import timeout as deadline
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,31 @@ def get_one(place: Any) -> None:
     place.get_nowait()
 
 
+def full_pool() -> Pool:
+    pool = Pool(1)
+    pool.places.acquire()
+    return pool
+
+
+def spawned(pool: Pool, timeout: float | None) -> bool:
+    with deadline(timeout):
+        pool.spawn(int)
+    return True
+
+
+def unfinished() -> Task:
+    return Task(greenswitch.get_hub(), int, (), {})
+
+
+def joined(task: Task, timeout: float | None) -> bool:
+    task.join(timeout)
+    return task.ready()
+
+
+def finish(task: Task) -> None:
+    task.finish(1, None)
+
+
 def _queue(kind: Any) -> list[Waiting]:
     """Return the rows that every kind of queue and channel has."""
     name, keeps = kind.__name__, kind is not Channel
@@ -177,6 +205,14 @@ TABLE = [
     *(row for kind in (SimpleQueue, Queue, LifoQueue, PriorityQueue, Channel) for row in _queue(kind)),
     *(row for kind in (Queue, LifoQueue, PriorityQueue) for row in _bounded(kind)),
     Waiting("Channel.put", Channel, put, get_one, in_lines, keeps=False),
+    Waiting("Pool.spawn", full_pool, spawned, lambda pool: pool.leave(None), lambda pool: len(pool.places._line)),
+    Waiting("Pool.wait_available", full_pool, lambda pool, timeout: pool.wait_available(timeout),
+            lambda pool: pool.leave(None), lambda pool: len(pool.places._links), looks_again=True),
+    Waiting("Pool.join", full_pool, lambda pool, timeout: pool.join(timeout), lambda pool: pool.leave(None),
+            lambda pool: len(pool._joiners)),
+    Waiting("Task.join", unfinished, joined, finish, lambda task: len(task._links or ()), looks_again=True),
+    Waiting("Task.get", unfinished, lambda task, timeout: task.get(timeout), finish,
+            lambda task: len(task._links or ())),
     Waiting("wait([Queue])", Queue, wait_any, put_one, in_lines, looks_again=True),
 ]
 
