@@ -101,8 +101,9 @@ def execute(path: Path) -> Run:
     with environment() as variables:
         target = Path(variables["IPYTHONDIR"]) / "executed"
         command = [sys.executable, "-c", "from nbclient.cli import main; main()", "--timeout=30", str(path)]
+        command += [f"--output={target}"]
         done = subprocess.run(
-            [*command, f"--output={target}"], cwd=path.parent, env=variables, capture_output=True, text=True, timeout=PATIENCE
+            command, cwd=path.parent, env=variables, capture_output=True, text=True, timeout=PATIENCE
         )
         made = target.with_suffix(".ipynb")
         return Run(load(made) if done.returncode == 0 and made.exists() else None, done.stdout + done.stderr)
