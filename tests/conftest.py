@@ -34,7 +34,7 @@ def _checked(hub: Hub) -> Iterator[Hub]:
     hub.on_error = lambda what, error: errors.append((what, error))
     hub.errors = errors  # type: ignore[attr-defined]  # a test that expects some clears the list
     # Neither pytest-timeout's alarm nor any thread of the test runner's will ever wake a task of the test's.
-    hub._others_could_wake = lambda: False  # type: ignore[method-assign]
+    hub.others_could_wake = lambda: False
     with hub:
         yield hub
         hub.step_aside()  # links and callbacks of the last turn

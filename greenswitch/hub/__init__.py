@@ -1,11 +1,14 @@
 """The hub names the next greenlet: parking, waking, timers, readiness. Knows no socket, no task, no lock."""
 
+from greenswitch.hub import fork  # noqa: F401  # for its effect: a child's hub starts afresh
 from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.ctrl_c import CtrlC
-from greenswitch.hub.hub import TIMED_OUT, Hub, OutsideWaiter, Waiter, brief, describe, get_hub, has_hub
+from greenswitch.hub.hub import Hub, get_hub, has_hub
+from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
 from greenswitch.hub.timers import Timer, Timers
+from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
 __all__ = [
     "HANGUP",

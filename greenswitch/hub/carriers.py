@@ -105,20 +105,19 @@ class Carriers:
 
     def next_job(self, carrier: Carrier) -> Job | None:
         """Return what `carrier` shall run next, after a rest if need be; None if it is one too many."""
-        try:
-            entry = self._hub.ready.popleft()
-        except IndexError:  # the hub is closed, and whoever ran here has been freed
-            return None
-        if isinstance(entry, Job):
-            carrier.job = entry
-            return entry
+        hub = self._hub
+        ready = hub.ready
+        hub.left -= 1
+        go_on = hub.left > 0
+        if go_on and ready and isinstance(ready[0], Job):
+            carrier.job = ready.popleft()  # type: ignore[assignment]
+            return carrier.job
         carrier.job = None
-        carrier.gr_context = None
-        if len(self.idle) >= _MAX_IDLE:
-            self._hub.ready.appendleft(entry)
+        if len(self.idle) >= _MAX_IDLE or hub.closed:
             return None  # dying, it hands over to its parent, the hub
+        carrier.gr_context = None
         self.idle.append(carrier)
-        entry.switch()
+        (ready.popleft() if go_on and ready else hub.greenlet).switch()
         return carrier.job
 
     def jobs(self) -> list[Job]:

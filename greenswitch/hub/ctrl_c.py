@@ -14,6 +14,8 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from greenswitch.hub.naming import ours
+
 if TYPE_CHECKING:
     from greenswitch.hub.hub import Hub
 
@@ -55,8 +57,3 @@ def wakes_nobody(handler: Any) -> bool:
         or handler is signal.default_int_handler
         or isinstance(getattr(handler, "__self__", None), CtrlC)
     )
-
-
-def ours(frame: FrameType) -> bool:
-    """Return whether `frame` runs a line of this package."""
-    return str(frame.f_globals.get("__name__", "")).startswith("greenswitch.")

@@ -13,8 +13,8 @@ The contract
    watched.
 4. Tasks are started from the hub only: a greenlet inherits the recursion depth of the one that starts it. A parking
    greenlet may hand over straight to the next ready one.
-5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch. A batch is what
-   is ready at the hub's turn; small ones are put together up to sixteen, because asking costs as much as many switches.
+5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch: as many entries
+   as were ready at the hub's turn, or sixteen if those were fewer, because asking costs as much as many switches.
 6. Calls that don't block never switch.
 7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not
    while a signal handler, another OS thread or the host loop could still wake someone.
@@ -23,10 +23,10 @@ The contract
 How one switch goes
 ===================
 
-The ready queue holds whatever has a `switch()`: greenlets to resume, jobs to start, callbacks to run, and the hub
-itself, whose place in the queue is the end of a batch. To park is to take the first entry and switch to it; the hub is
-just another entry, and when its turn comes it asks the poller, fires the timers and queues itself again. So between two
-busy tasks there is one switch, not two, and while anything runs the queue is never empty.
+The ready queue holds whatever has a `switch()`: greenlets to resume, jobs to start, callbacks to run. To park is to
+take the first entry and switch to it, without passing through the hub: one switch, not two. Only when nobody is ready,
+or the batch is over (`left` counts it down), the next to run is the hub. It asks the poller, fires the timers, and
+begins the next batch.
 
 What must run in the hub's own greenlet is a `Callback`, the start of a new greenlet included: its `switch()` adds it to
 what the hub has to do, and enters the hub.
@@ -34,8 +34,6 @@ what the hub has to do, and enters the hub.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 import time
@@ -43,18 +41,20 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType, TracebackType
-from typing import Any, Final, Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
 import greenlet
 from greenlet import GreenletExit, getcurrent
 
 from greenswitch.errors import DeadlockError, HubError, SwitchError
 from greenswitch.hub.alarm import Alarm
-from greenswitch.hub.carriers import Carrier, Carriers, Job
-from greenswitch.hub.ctrl_c import ours, wakes_nobody
+from greenswitch.hub.carriers import Carriers
+from greenswitch.hub.deadlock import deadlock_report, others_could_wake
+from greenswitch.hub.naming import describe
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
+from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
 _BATCH = 16  # entries run before the poller is asked again, if there are so many
 
@@ -64,85 +64,6 @@ class Switchable(Protocol):
 
     def switch(self) -> Any:
         """Go on with it. Called in whatever greenlet parks, or in the hub."""
-
-
-class _TimedOut:
-    def __repr__(self) -> str:
-        return "TIMED_OUT"
-
-
-TIMED_OUT: Final = _TimedOut()
-"""What `Hub.wait` returns when the timeout woke the waiter."""
-
-
-class Waiter:
-    """One greenlet's one wait. Make it, hand it to whoever shall wake it, then `hub.park(waiter)`.
-
-    `verb` and `target` say what is waited for, as in `read` of a registration or `join` of a task; they are only looked
-    at when somebody asks who waits for what.
-    """
-
-    __slots__ = ("error", "greenlet", "hub", "target", "value", "verb")
-
-    def __init__(self, hub: Hub, verb: str, target: object = None) -> None:
-        self.hub = hub
-        self.greenlet: greenlet.greenlet | None = getcurrent()
-        self.verb = verb
-        self.target = target
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def wake(self, value: Any = None) -> bool:
-        """Have `park` return `value`; return False if it has been woken before, or has left. Any thread."""
-        # Claiming is one line on purpose: between reading and clearing a slot the interpreter neither changes threads
-        # nor runs signal handlers or finalisers (nor a tracing debugger's line hook), so just one of two wakers gets
-        # the greenlet.
-        claimed, self.greenlet = self.greenlet, None
-        if claimed is None:
-            return False
-        self.value = value
-        hub = self.hub
-        hub.ready.append(claimed)
-        if hub.asleep:
-            hub.ring()
-        return True
-
-    def fail(self, error: BaseException) -> bool:
-        """Have `park` raise `error`; return False if it has been woken before, or has left. Any thread."""
-        claimed, self.greenlet = self.greenlet, None
-        if claimed is None:
-            return False
-        self.error = error
-        hub = self.hub
-        hub.ready.append(claimed)
-        if hub.asleep:
-            hub.ring()
-        return True
-
-    def cancel(self) -> bool:
-        """Make later wakes do nothing; return False if it has been woken before."""
-        claimed, self.greenlet = self.greenlet, None
-        return claimed is not None
-
-    def take_error(self) -> BaseException:
-        """Return what it was failed with and let go of it: kept here, the error's traceback would hold itself alive."""
-        error, self.error = self.error, None
-        assert error is not None
-        return error
-
-    @property
-    def reason(self) -> str:
-        """What is waited for, as text."""
-        return self.verb if self.target is None else f"{self.verb} {brief(self.target)}"
-
-    def __repr__(self) -> str:
-        return f"<Waiter {'woken' if self.greenlet is None else 'live'}: {self.reason}>"
-
-
-class OutsideWaiter(Waiter):
-    """A waiter that something outside of the hub may wake: while one is parked, nobody speaks of a deadlock."""
-
-    __slots__ = ()
 
 
 class Shield(Protocol):
@@ -206,19 +127,20 @@ class Hub:
         """What is to be raised at the next park of whom. Kept by `interrupt` and `withdraw`."""
         self.shields: dict[greenlet.greenlet, Shield] = {}
         """Who is not to be interrupted now. Kept by `greenswitch.timeouts`."""
-        self._previous: Hub | None = None
-        self._queued = False  # whether the hub's own place is in the ready queue; never more than once
-        self._batch = 0  # how many entries have been let run since the poller was asked
-        self._in_callback = False
+        self.others_could_wake: Callable[[], bool] = others_could_wake
+        """Asked before a deadlock is declared: could somebody whom the hub doesn't know wake a greenlet?"""
+        self.previous: Hub | None = None
+        """Whose place it has taken, by `with`."""
+        self.left = 0
+        """How many entries of the ready queue may still be switched to before it is the hub's turn."""
         self.main = _main_greenlet()
-        self._open(make_poller() if poller is None else poller)
+        self.open(make_poller() if poller is None else poller)
 
-    def _open(self, poller: Poller) -> None:
+    def open(self, poller: Poller) -> None:
         self.poller = poller
-        self._alarm = Alarm(poller)
-        self.registrations[self._alarm.fd] = self._alarm
+        self.alarm = Alarm(poller)
+        self.registrations[self.alarm.fd] = self.alarm
         self.greenlet = greenlet.greenlet(self._run, self.main)
-        self._queue_up(_BATCH)
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
@@ -234,8 +156,9 @@ class Hub:
         if self.interrupts and current in self.interrupts and waiter.cancel():
             raise self._next_interrupt(current)
         self.parked[current] = waiter
+        self.left -= 1
         try:
-            self.ready.popleft().switch()
+            (self.ready.popleft() if self.left > 0 and self.ready else self.greenlet).switch()
             if waiter.greenlet is not None:
                 raise SwitchError(
                     f"{describe(current)} waits ({waiter.reason}) and was switched to by hand, "
@@ -275,8 +198,9 @@ class Hub:
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(Waiter(self, "step aside"))
         self.ready.append(current)
+        self.left -= 1
         try:
-            self.ready.popleft().switch()
+            (self.ready.popleft() if self.left > 0 else self.greenlet).switch()
         except BaseException:
             self._drop_turn(current)
             raise
@@ -378,58 +302,32 @@ class Hub:
 
     def ring(self) -> None:
         """Get the hub out of the poller. Any thread."""
-        self._alarm.ring()
+        self.alarm.ring()
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    def switch(self) -> Any:
-        """End the batch: the hub's place in the queue has come. Small batches are put together, without a switch."""
-        ready = self.ready
-        self.turns += 1
-        if self._in_callback:
-            ready.append(self)  # a callback has switched away by hand; the batch lasts until it has returned
-        elif ready and self._batch < _BATCH:
-            self._queue_up(self._batch + len(ready))
-            return ready.popleft().switch()
-        else:
-            self._queued = False
-        return self.greenlet.switch()
-
-    def _queue_up(self, batch: int) -> None:
-        self._batch = batch
-        self._queued = True
-        self.ready.append(self)
-
     def _run(self) -> None:
-        while not self.closed:
-            try:
-                self._poll()
-            except BaseException as error:
-                self._survive("asking the poller", error)
-            self._run_batch()
-
-    def _run_batch(self) -> None:
         ready = self.ready
         arrivals = self.arrivals
-        if not self._queued:
-            self._queue_up(len(ready))
-        while self._queued or arrivals:
+        while not self.closed:
             try:
                 if arrivals:
                     self._call(arrivals.popleft())
-                else:
+                elif ready and self.left > 0:
+                    self.left -= 1
                     ready.popleft().switch()
+                else:
+                    self.turns += 1
+                    self._poll()
+                    self.left = max(len(ready), _BATCH)
             except BaseException as error:
                 self._survive("a greenlet whose parent is the hub", error)
 
     def _call(self, callback: Callback) -> None:
-        self._in_callback = True
         try:
             callback.function(*callback.args)
         except BaseException as error:
             self._survive(f"callback {callback.function!r}", error)
-        finally:
-            self._in_callback = False
 
     def _poll(self) -> None:
         timers = self.timers
@@ -443,12 +341,15 @@ class Hub:
             timeout = due - self.clock()
             if timeout < 0.0:
                 timeout = 0.0
-        elif self._deadlocked():
+        elif self.is_deadlocked():
+            self.asleep = False
+            self.interrupt_main(DeadlockError(deadlock_report(self.parked)))
             return
         try:
             events = self.poller.poll(timeout)
-        except (OSError, ValueError):
-            raise
+        except (OSError, ValueError) as error:
+            self._survive("asking the poller", error)
+            return
         except BaseException as error:  # by a signal handler: it is main that has to hear of it
             self.interrupt_main(error)
             return
@@ -477,32 +378,13 @@ class Hub:
         except BaseException as broken:
             print_error("the hub's on_error", broken)
 
-    # -- nobody left -----------------------------------------------------------------------------------------------
-
-    def _deadlocked(self) -> bool:
+    def is_deadlocked(self) -> bool:
+        """Return whether nobody could wake anyone, asked when nobody is ready and no timer runs."""
         # The latest parked first: in a server that is hardly ever a task that waits for another.
         for waiter in reversed(self.parked.values()):
             if isinstance(waiter, OutsideWaiter):
                 return False
-        if self._others_could_wake():
-            return False
-        self.asleep = False
-        self.interrupt_main(DeadlockError(self.deadlock_report()))
-        return True
-
-    def _others_could_wake(self) -> bool:
-        if len(sys._current_frames()) > 1:
-            return True
-        if threading.current_thread() is not threading.main_thread():
-            return False
-        return not all(wakes_nobody(signal.getsignal(number)) for number in signal.valid_signals())
-
-    def deadlock_report(self) -> str:
-        """Return who waits, for what and where, a line each."""
-        lines = [f"  {describe(waiting)}: {waiter.reason}{_where(waiting)}" for waiting, waiter in self.parked.items()]
-        if not lines:
-            return "main has switched away by hand, and no greenlet waits for anything that could happen"
-        return "everybody waits and nobody is left who could wake anyone:\n" + "\n".join(lines)
+        return not self.others_could_wake()
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -519,7 +401,6 @@ class Hub:
             raise HubError("a hub is closed from its own thread, and not from one of its tasks or callbacks")
         self.closed = True
         self.carriers.close()
-        self._queued = False
         self.arrivals.clear()
         if self.greenlet:
             self.greenlet.parent = current
@@ -533,10 +414,10 @@ class Hub:
         self._forget()
         for waiter in self.parked.values():
             waiter.cancel()  # a lock that it stands in line for goes to the next
-        self._alarm.close()
+        self.alarm.close()
         self.poller.close()
         if getattr(_of_thread, "hub", None) is self:
-            _of_thread.hub = self._previous
+            _of_thread.hub = self.previous
 
     def _stands_beneath(self, one: greenlet.greenlet | None) -> bool:
         while one is not None and one is not self.greenlet:
@@ -556,7 +437,7 @@ class Hub:
     def __enter__(self) -> Hub:
         if self.closed or self.thread_id != threading.get_ident() or getattr(_of_thread, "hub", None) is self:
             raise HubError(f"{self!r} can't take this thread: it is closed, another thread's, or in its place already")
-        self._previous = getattr(_of_thread, "hub", None)
+        self.previous = getattr(_of_thread, "hub", None)
         _of_thread.hub = self
         return self
 
@@ -573,59 +454,7 @@ class Hub:
             f"{len(self.ready)} ready, {len(self.parked)} parked, {len(self.timers)} timed>"
         )
 
-    # -- fork ------------------------------------------------------------------------------------------------------
-
-    def _start_afresh(self) -> None:
-        """In a forked child: keep the hub object, and none of what the parent's hub was about to do.
-
-        The greenlet that forked goes on in the child; the thread's main greenlet still may wait for it. Everybody else
-        is kept unreachable but referenced: were their greenlets freed, the parent's `finally` blocks would run here.
-        """
-        current, before = getcurrent(), self.greenlet
-        _never_freed.extend((before, self.carriers, self.poller, list(self.parked), list(self.ready)))
-        for one, waiter in self.parked.items():
-            if one is not current and one is not self.main:
-                waiter.cancel()  # a lock that it stands in line for goes to the next
-        self.parked = {one: waiter for one, waiter in self.parked.items() if one is current or one is self.main}
-        self.ready.clear()
-        self.arrivals.clear()
-        self.interrupts.clear()
-        self.shields.clear()
-        self.local.clear()
-        self.timers = Timers()
-        self.carriers = Carriers(self)
-        self.asleep = False
-        left_waiting = self._abandon_registrations()
-        self._alarm.close()
-        self.poller.close()
-        self._open(make_poller())
-        if current is before:  # a callback has forked: this very loop goes on, and queues itself when it does
-            self.greenlet = before
-            self.ready.clear()
-            self._queued = False
-        else:
-            self._in_callback = False
-            self._adopt(current, before)
-        for waiter in left_waiting:
-            waiter.wake()
-
-    def _adopt(self, current: greenlet.greenlet, before: greenlet.greenlet) -> None:
-        """Have who forked hand over to the new loop when it dies, and count among the living."""
-        if current.parent is before:
-            current.parent = self.greenlet
-        if isinstance(current, Carrier):
-            self.carriers.all.add(current)
-
-    def _abandon_registrations(self) -> list[Waiter]:
-        """Forget what is watched: sockets register again. Return main's waiter if it waits for one: it shall look."""
-        del self.registrations[self._alarm.fd]
-        abandoned = [waiter for registration in self.registrations.values() for waiter in registration.abandon()]
-        self.registrations.clear()
-        return [waiter for waiter in self.parked.values() if waiter in abandoned]
-
-
 _of_thread = threading.local()
-_never_freed: list[Any] = []
 
 
 def get_hub() -> Hub:
@@ -640,9 +469,14 @@ def get_hub() -> Hub:
     return hub
 
 
+def current_hub() -> Hub | None:
+    """Return this thread's hub, or None where there is none."""
+    return getattr(_of_thread, "hub", None)
+
+
 def has_hub() -> bool:
     """Return whether this thread has a hub; make none."""
-    return getattr(_of_thread, "hub", None) is not None
+    return current_hub() is not None
 
 
 class _Closer:
@@ -658,20 +492,8 @@ class _Closer:
         if hub.thread_id == threading.get_ident() and not sys.is_finalizing():
             hub.close()
         else:  # another thread lets go of it, or a forked child does
-            hub._alarm.close()
+            hub.alarm.close()
             hub.poller.close()
-
-
-def _after_fork_in_child() -> None:
-    hub = getattr(_of_thread, "hub", None)
-    while hub is not None:
-        if not hub.closed:
-            hub._start_afresh()
-        hub = hub._previous
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def print_error(what: str, error: BaseException) -> None:
@@ -679,29 +501,6 @@ def print_error(what: str, error: BaseException) -> None:
     if sys.stderr is not None:
         print(f"greenswitch: {what} failed:", file=sys.stderr)
         traceback.print_exception(error, file=sys.stderr)
-
-
-def describe(one: greenlet.greenlet) -> str:
-    """Return how to call `one` in a message: the job that it carries, or the greenlet itself."""
-    job = getattr(one, "job", None)
-    if job is not None:
-        return brief(job)
-    if one.parent is None:
-        return "main greenlet"
-    return f"greenlet {getattr(one, 'name', None) or hex(id(one))}"
-
-
-def brief(target: object) -> str:
-    """Return a job's label, else the repr of `target`: a job's repr says what it waits for, and may go in circles."""
-    return target.label if isinstance(target, Job) else repr(target)
-
-
-def _where(waiting: greenlet.greenlet) -> str:
-    """Where outside this package `waiting` stands, as ' at file:line in function'."""
-    frame: FrameType | None = waiting.gr_frame
-    while frame is not None and ours(frame):
-        frame = frame.f_back
-    return "" if frame is None else f" at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _main_greenlet() -> greenlet.greenlet:

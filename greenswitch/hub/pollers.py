@@ -94,7 +94,9 @@ class EpollPoller:
             self._epoll.unregister(fd)
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return self._epoll.poll(-1 if timeout is None else min(timeout, _MAX_SLEEP))
+        if timeout is None:
+            return self._epoll.poll(-1)
+        return self._epoll.poll(timeout if timeout < _MAX_SLEEP else _MAX_SLEEP)
 
     def close(self) -> None:
         self._epoll.close()

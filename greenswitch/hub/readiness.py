@@ -20,9 +20,11 @@ from typing import Protocol
 from greenlet import getcurrent, greenlet
 
 from greenswitch.errors import BusyError
-from greenswitch.hub.hub import Hub, OutsideWaiter, Waiter, describe, get_hub
+from greenswitch.hub.hub import Hub, get_hub
+from greenswitch.hub.naming import describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE
 from greenswitch.hub.timers import Timer
+from greenswitch.hub.waiters import OutsideWaiter, Waiter
 
 
 class HasFileno(Protocol):
@@ -144,8 +146,9 @@ class Registration:
         if events & READ:
             direction = self.read
             direction.drained = False
-            if direction.greenlet is not None:
-                direction.wake()
+            waiting, direction.greenlet = direction.greenlet, None
+            if waiting is not None:
+                direction.hub.ready.append(waiting)
         if events & WRITE and self.write.greenlet is not None:
             self.write.wake()
 

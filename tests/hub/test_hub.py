@@ -134,7 +134,7 @@ def test_many_threads_wake_one_waiter_and_one_of_them_wins(real_hub: Hub, eager_
         for thread in threads:
             thread.join()
         assert won == [woken_by]
-        assert list(real_hub.ready) == [real_hub]
+        assert not real_hub.ready
 
 
 def test_wakes_from_threads_race_with_timeouts_and_none_is_lost(real_hub: Hub, eager_threads: None) -> None:
@@ -367,7 +367,7 @@ def test_two_busy_tasks_starve_neither_descriptors_nor_timers(real_hub: Hub) -> 
 
 
 def test_poller_is_asked_after_every_batch(hub: Hub) -> None:
-    busy = [spawn(lambda: [sleep(0) for _ in range(50)]) for _ in range(10)]
+    busy = [spawn(lambda: [sleep(0) for _ in range(50)]) for _ in range(20)]
     before = hub.turns
     joinall(busy)
     assert 50 <= hub.turns - before <= 55
@@ -459,9 +459,8 @@ def test_deadlock_reaches_main_that_has_switched_by_hand_to_one_who_parks(hub: H
     parked = greenlet.greenlet(lambda: hub.park(Waiter(hub, "wait for ever")))
     with pytest.raises(DeadlockError, match="wait for ever"):
         parked.switch()
-    assert hub.ready.count(hub) <= 1
     sleep(1)
-    assert list(hub.ready) == [hub]
+    assert not hub.ready
     hub.interrupt(parked, GreenletExit())
     parked.parent = greenlet.getcurrent()
     sleep(0)
@@ -522,7 +521,7 @@ def test_error_in_a_callback_is_reported_and_the_hub_goes_on(hub: Hub, error: Ba
     sleep(2)
     (what,) = expect_errors(hub, type(error))
     assert what.startswith("callback <function") and "bad" in what
-    assert list(hub.ready) == [hub]
+    assert not hub.ready
     assert spawn(lambda: 5).get() == 5
 
 
@@ -615,7 +614,7 @@ def test_callback_may_switch_by_hand_to_greenlets_that_park(hub: Hub, times: int
     assert sorted(order) == sorted(
         [f"start {n}" for n in range(times)] + ["callback returns"] + [f"end {n}" for n in range(times)]
     )
-    assert list(hub.ready) == [hub]
+    assert not hub.ready
 
 
 def test_callback_may_switch_by_hand_while_tasks_start_and_callbacks_come(hub: Hub) -> None:
@@ -635,7 +634,7 @@ def test_callback_may_switch_by_hand_while_tasks_start_and_callbacks_come(hub: H
     hub.call_soon(callback)
     sleep(1)
     assert sorted(seen) == ["callback"] * 4 + ["raw"] * 4 + ["task"] * 4
-    assert list(hub.ready) == [hub]
+    assert not hub.ready
 
 
 # -- raw greenlets and switching by hand ----------------------------------------------------------------------------
@@ -649,7 +648,7 @@ def test_raw_greenlet_that_dies_with_an_error_is_reported_by_the_hub_its_parent(
     hub.call_soon(greenlet.greenlet(fail, parent=hub.greenlet).switch)
     sleep(2)
     assert expect_errors(hub, ValueError) == ["a greenlet whose parent is the hub"]
-    assert list(hub.ready) == [hub]
+    assert not hub.ready
 
 
 def test_switch_by_hand_into_a_parked_greenlet_is_an_error_in_it(hub: Hub) -> None:
@@ -710,7 +709,8 @@ def test_greenlet_thrown_into_while_ready_has_no_second_turn(hub: Hub, how: str)
         seen.append("slept")
 
     def start_and_throw() -> None:
-        raw.switch()  # it hands over to the hub, which is in this callback
+        hub.left = 0  # the batch is over,
+        raw.switch()  # so it hands over to the hub, which is in this callback
         assert raw in hub.ready
         raw.throw(KeyError())
 
@@ -928,7 +928,7 @@ def test_hub_of_another_thread_calls_back_in_its_own(real_hub: Hub) -> None:
 def test_repr_counts_who_is_ready_parked_and_timed(hub: Hub) -> None:
     spawn(sleep, 5)
     sleep(1)
-    assert re.fullmatch(r"<Hub of thread \d+, .*: 1 ready, 1 parked, 1 timed>", repr(hub))
+    assert re.fullmatch(r"<Hub of thread \d+, .*: 0 ready, 1 parked, 1 timed>", repr(hub))
     sleep(5)
 
 
