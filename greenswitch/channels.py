@@ -66,24 +66,53 @@ class Channel(Exchange[Item]):
 
     # -- getting ---------------------------------------------------------------------------------------------------
 
+    def get(self, block: bool = True, timeout: float | None = None) -> Item:
+        """Take the next item from its putter; wait up to `timeout` seconds (None: no limit) until there is one.
+
+        Raises queue.Empty when the time is over, or at once with `block=False` (such a call never switches, and may be
+        made anywhere); ShutDown when the channel is closed; ValueError for a negative timeout.
+        """
+        if timeout is not None and block:
+            check_timeout(timeout)
+        item = self._look()
+        if item is NOTHING and block and timeout != 0:
+            item = self._wait_to_get(timeout)
+        if item is NOTHING or item is SHUT:
+            self._raise(item)
+        return item  # type: ignore[no-any-return]
+
     def _look(self) -> Any:
         while (offer := self._putters.popleft() if self._putters else None) is not None:
-            item = offer.take()
+            item = self._take(offer)
             if item is not NOTHING:
-                offer.wake()
                 return item
         return SHUT if self.is_shutdown else NOTHING
 
-    def _look_or_line_up(self, waiter: Waiter) -> Any:
+    def _take(self, offer: Any) -> Any:
+        item = offer.take()
+        if item is not NOTHING:
+            offer.wake()
+        return item
+
+    def _wait_to_get(self, timeout: float | None) -> Any:
+        waiter = Waiter(get_hub(), "get from", self)
+        refuse_in_hub(waiter)
         putters, getters = self._putters, self._getters
         while True:
             found = putters.popleft() if putters else SHUT if self.is_shutdown else getters.append(waiter) or IN_LINE
             if found is SHUT or found is IN_LINE:
-                return found
-            item = found.take()
+                break
+            item = self._take(found)
             if item is not NOTHING:
-                found.wake()
                 return item
+        if found is SHUT:
+            return SHUT
+        try:
+            found = getters.stay(waiter, timeout)
+        except BaseException:
+            self._give_up(waiter)
+            raise
+        return NOTHING if found is TIMED_OUT else found
 
     def _line_up_unless_ready(self, waiter: Waiter) -> bool:
         return not (self._putters or self.is_shutdown or self._getters.append(waiter))

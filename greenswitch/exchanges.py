@@ -76,10 +76,6 @@ class Exchange(Generic[Item]):
         """Take an item and return it, or return NOTHING, or SHUT."""
         raise NotImplementedError
 
-    def _look_or_line_up(self, waiter: Waiter) -> Any:
-        """Take an item and return it, or return SHUT; if there is neither, put `waiter` in line and return IN_LINE."""
-        raise NotImplementedError
-
     def _line_up_unless_ready(self, waiter: Waiter) -> bool:
         """Put `waiter` in line if a get would wait; return whether it stands there."""
         raise NotImplementedError
@@ -96,14 +92,7 @@ class Exchange(Generic[Item]):
         Raises queue.Empty when the time is over, or at once with `block=False` (such a call never switches, and may be
         made anywhere); ShutDown when nothing is left and nothing can come; ValueError for a negative timeout.
         """
-        if timeout is not None and block:
-            check_timeout(timeout)
-        item = self._look()
-        if item is NOTHING and block and timeout != 0:
-            item = self._wait_to_get(timeout)
-        if item is NOTHING or item is SHUT:
-            self._raise(item)
-        return item  # type: ignore[no-any-return]
+        raise NotImplementedError
 
     def get_nowait(self) -> Item:
         """Take the next item and return it, or raise queue.Empty (or ShutDown) at once. Never switches; any thread."""
@@ -112,24 +101,8 @@ class Exchange(Generic[Item]):
     def _raise(self, found: Any) -> NoReturn:
         raise Empty if found is NOTHING else ShutDown(self._why_shut())
 
-    def _wait_to_get(self, timeout: float | None) -> Any:
-        hub = get_hub()
-        waiter = Waiter(hub, "get from", self)
-        if waiter.greenlet is hub.greenlet or hub.closed:
-            refuse(waiter)
-        found = self._look_or_line_up(waiter)
-        if found is IN_LINE:
-            try:
-                found = hub.park(waiter) if timeout is None else hub.wait(waiter, timeout)
-            except BaseException:
-                self._give_up(waiter)
-                raise
-            if found is TIMED_OUT:
-                self._getters.leave(waiter)
-                return NOTHING
-        return found
-
     def _give_up(self, waiter: Waiter) -> None:
+        """Clean up after a getter that something was raised in."""
         self._getters.leave(waiter)
         if waiter.value is not None and waiter.value is not TIMED_OUT:
             self._give_back(waiter.value)

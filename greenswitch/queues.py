@@ -27,6 +27,7 @@ from greenswitch.exchanges import (
     Item,
     Offer,
     check_timeout,
+    refuse,
     refuse_in_hub,
     select,
 )
@@ -65,30 +66,36 @@ class SimpleQueue(Exchange[Item]):
         Raises queue.Empty when the time is over, or at once with `block=False` (such a call never switches, and may be
         made anywhere); ShutDown when nothing is left and nothing can come; ValueError for a negative timeout.
         """
-        # What `Exchange.get` does, with fewer calls.
         if timeout is not None and block:
             check_timeout(timeout)
         item = self._take() if self._items else SHUT if self.is_shutdown else NOTHING
-        if item is NOTHING:
-            if block and timeout != 0:
-                item = self._wait_to_get(timeout)
-        elif self._slots is not None and item is not SHUT:
-            self._free_slot()
+        if item is NOTHING and block and timeout != 0:
+            hub = get_hub()
+            waiter = Waiter(hub, "get from", self)
+            if waiter.greenlet is hub.greenlet or hub.closed:
+                refuse(waiter)
+            getters = self._getters
+            while item is NOTHING:  # where taking is more than one step another thread may be faster
+                item = self._take() if self._items else SHUT if self.is_shutdown else getters.append(waiter) or IN_LINE
+            if item is IN_LINE:
+                try:
+                    item = hub.park(waiter) if timeout is None else hub.wait(waiter, timeout)
+                except BaseException:
+                    self._give_up(waiter)
+                    raise
+                if item is not TIMED_OUT:
+                    return item  # type: ignore[no-any-return]
+                getters.leave(waiter)
+                item = NOTHING
         if item is NOTHING or item is SHUT:
             self._raise(item)
+        if self._slots is not None:
+            self._free_slot()
         return item  # type: ignore[no-any-return]
 
     def _look(self) -> Any:
         item = self._take() if self._items else SHUT if self.is_shutdown else NOTHING
         if self._slots is not None and item is not NOTHING and item is not SHUT:
-            self._free_slot()
-        return item
-
-    def _look_or_line_up(self, waiter: Waiter) -> Any:
-        item, getters = NOTHING, self._getters
-        while item is NOTHING:  # where taking is more than one step another thread may be faster
-            item = self._take() if self._items else SHUT if self.is_shutdown else getters.append(waiter) or IN_LINE
-        if self._slots is not None and item is not SHUT and item is not IN_LINE:
             self._free_slot()
         return item
 
