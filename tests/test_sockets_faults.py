@@ -12,7 +12,6 @@ import random
 import socket as stdlib
 import struct
 import threading
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -65,16 +64,17 @@ def plain_peer():
             yield near, far
 
 
+MUCH = b"m" * 20_000_000
+"""More than a TCP connection holds. It may have room again a moment after it was full."""
+
+
 def fill(sock, chunk=b"x" * 65536):
     """Send until the kernel takes no more; return how many bytes that was."""
-    patience, sent, before = sock.gettimeout(), 0, -1
+    patience, sent = sock.gettimeout(), 0
     sock.settimeout(0)
-    while sent != before:  # the peer's end may take some more a moment later
-        before = sent
-        with suppress(BlockingIOError):
-            while True:
-                sent += sock.send(chunk)
-        time.sleep(0.002)
+    with suppress(BlockingIOError):
+        while True:
+            sent += sock.send(chunk)
     sock.settimeout(patience)
     return sent
 
@@ -105,18 +105,15 @@ def reading(kind, call):
     return made
 
 
-def writing(call, kind=None):
+def writing(call, kind=stdlib.SOCK_STREAM):
     @contextmanager
     def made(tmp_path):
         with ExitStack() as stack:
-            if kind is None:
+            if kind == "tcp":
                 near, far = stack.enter_context(tcp())
-                near.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_SNDBUF, 32768)  # so that the kernel doesn't enlarge it
-                far.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_RCVBUF, 32768)
-                fill(near)
             else:
-                near, far = (stack.enter_context(one) for one in socketpair(stdlib.AF_UNIX, kind))
-                fill(near, b"x")
+                near, far = (stack.enter_context(one) for one in socketpair(type=kind))
+            fill(near, b"x" if kind == stdlib.SOCK_DGRAM else b"x" * 65536)
 
             def drain():
                 far.settimeout(0)
@@ -251,6 +248,7 @@ BLOCKING = {
     "udp recvfrom": reading("udp", lambda s: s.recvfrom(10)),
     "udp recvmsg": reading("udp", lambda s: s.recvmsg(10)),
     "accept": accepting,
+    "tcp sendall": writing(lambda s: s.sendall(MUCH), "tcp"),
     "send": writing(lambda s: s.send(b"more")),
     "sendall": writing(lambda s: s.sendall(b"more" * 10_000)),
     "sendmsg": writing(lambda s: s.sendmsg(iter([b"mo", b"re"]))),
@@ -450,8 +448,7 @@ def test_writer_is_told_of_a_reset(hub):
 
 def test_writing_after_the_peer_has_gone_raises_instead_of_waiting(hub):
     with tcp() as (near, far):
-        fill(near)
-        task = spawn(near.sendall, b"more")
+        task = spawn(near.sendall, MUCH)
         turn()
         far.close()
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
@@ -507,8 +504,7 @@ def test_shutting_down_our_own_reading_after_a_short_read_is_not_missed(hub):
 
 def test_shutting_down_our_own_writing_wakes_the_writer(hub):
     with tcp() as (near, _far):
-        fill(near)
-        task = spawn(near.sendall, b"more")
+        task = spawn(near.sendall, MUCH)
         turn()
         near.shutdown(stdlib.SHUT_WR)
         with pytest.raises(BrokenPipeError):
@@ -517,8 +513,7 @@ def test_shutting_down_our_own_writing_wakes_the_writer(hub):
 
 def test_closed_while_reader_and_writer_wait_wakes_both(hub):
     with tcp() as (near, _far):
-        fill(near)
-        tasks = [spawn(near.recv, 10), spawn(near.sendall, b"more")]
+        tasks = [spawn(near.recv, 10), spawn(near.sendall, MUCH)]
         turn()
         near.close()
         for task in tasks:
@@ -527,10 +522,16 @@ def test_closed_while_reader_and_writer_wait_wakes_both(hub):
 
 
 def test_closing_wakes_who_waits_for_the_bare_fd_too(hub):
-    with tcp() as (near, _far):
-        task = spawn(wait_readable, near)
+    with tcp() as (connected, _):
+        task = spawn(wait_readable, connected)
         turn()
-        near.close()
+        connected.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            task.get(timeout=5)
+    with tcp() as (_, fresh):  # one that has never waited itself
+        task = spawn(wait_readable, fresh)
+        turn()
+        fresh.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             task.get(timeout=5)
 
@@ -584,11 +585,10 @@ def test_second_reader_is_refused_and_both_are_named(hub):
 
 def test_second_writer_is_refused_and_both_are_named(hub):
     with tcp() as (near, _far):
-        fill(near)
-        first = spawn(near.sendall, b"1")
+        first = spawn(near.sendall, MUCH)
         first.name = "first"
         turn()
-        second = spawn(near.sendall, b"2")
+        second = spawn(near.sendall, MUCH)
         second.name = "second"
         with pytest.raises(BusyError, match=r"'first'.*write.*'second'"):
             second.get()
@@ -606,17 +606,16 @@ def test_second_acceptor_is_refused(hub):
 
 def test_reader_and_writer_at_once_are_both_served(hub):
     with tcp() as (near, far):
-        filled = fill(near)
-        reader, writer = spawn(near.recv, 10), spawn(near.sendall, b"the end")
+        reader, writer = spawn(near.recv, 10), spawn(near.sendall, MUCH + b"the end")
         turn()
         assert reader.state == writer.state == "parked"
         far.send(b"hello")
         assert reader.get() == b"hello"
         assert writer.state == "parked"
-        got = b""
+        got = bytearray()
         while not got.endswith(b"the end"):
             got += far.recv(1 << 20)
-        assert len(got) == filled + 7
+        assert len(got) == len(MUCH) + 7
         writer.get()
 
 
@@ -777,13 +776,14 @@ def test_two_sockets_on_one_connection_both_read(hub):
 
 
 def test_detaching_one_of_two_sockets_on_one_connection_leaves_the_other_cooperative(hub):
-    with tcp() as (near, _far):
+    with tcp() as (near, far):
         twin = near.dup()
         os.close(twin.detach())
-        near.settimeout(1)
-        with pytest.raises(TimeoutError):  # would freeze every task if the fd blocked
-            near.recv(10)
-        assert not os.get_blocking(near.fileno())
+        assert not os.get_blocking(near.fileno())  # would freeze every task
+        task = spawn(near.recv, 10)
+        turn()
+        far.send(b"abc")
+        assert task.get() == b"abc"
 
 
 @unix_only
@@ -824,33 +824,50 @@ def test_short_read_at_urgent_data_does_not_hide_the_rest(hub, turns):
         assert got == b"abcdef"
 
 
-def test_reading_nothing_never_waits(hub):
+def drain(near, far):
+    """Leave `near` knowing that there is nothing to read."""
+    task = spawn(near.recv, 100)
+    turn()
+    far.send(b"all there is")
+    assert task.get() == b"all there is"
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        (lambda near: near.recv(0), b""),
+        (lambda near: near.recv_into(bytearray()), 0),
+        (lambda near: near.recv_into(bytearray(), 0, stdlib.MSG_WAITALL), 0),
+        (lambda near: near.recv(0, stdlib.MSG_WAITALL), b""),
+    ],
+)
+def test_reading_nothing_never_waits(hub, call, result):
     with tcp() as (near, far):
-        assert near.recv(0) == b""
-        spawn(far.send, b"abc")
-        assert near.recv(10) == b"abc"
         near.settimeout(5)
-        assert near.recv(0) == b""
-        assert near.recv_into(bytearray()) == 0
-        assert near.recv_into(bytearray(), 0, stdlib.MSG_WAITALL) == 0
+        assert call(near) == result
+        drain(near, far)
+        assert call(near) == result
         far.send(b"def")
         turn()
-        assert near.recv(0) == b""
+        assert call(near) == result
         assert near.recv(10) == b"def"
 
 
-def test_wrong_sizes_raise_at_once_on_a_drained_socket(hub):
+@pytest.mark.parametrize("flags", [0, stdlib.MSG_WAITALL])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda near, flags: near.recv(-1, flags), "negative buffersize in recv"),
+        (lambda near, flags: near.recv_into(bytearray(10), -1, flags), "negative buffersize in recv_into"),
+        (lambda near, flags: near.recv_into(bytearray(10), 11, flags), "buffer too small"),
+    ],
+)
+def test_wrong_sizes_raise_at_once_on_a_drained_socket(hub, call, message, flags):
     with tcp() as (near, far):
-        spawn(far.send, b"abc")
-        assert near.recv(10) == b"abc"
         near.settimeout(5)
-        for flags in (0, stdlib.MSG_WAITALL):
-            with pytest.raises(ValueError, match="negative buffersize in recv"):
-                near.recv(-1, flags)
-            with pytest.raises(ValueError, match="negative buffersize in recv_into"):
-                near.recv_into(bytearray(10), -1, flags)
-            with pytest.raises(ValueError, match="buffer too small"):
-                near.recv_into(bytearray(10), 11, flags)
+        drain(near, far)
+        with pytest.raises(ValueError, match=message):
+            call(near, flags)
         far.send(b"def")
         assert near.recv(10) == b"def"
 
@@ -1033,7 +1050,7 @@ def test_kill_at_a_moment_of_fairness_loses_no_connection(hub):
 
         for _ in range(20):
             task = spawn(acceptor)
-            turn()
+            sleep(0)
             task.kill()
         for one in accepted:
             one.close()
@@ -1128,8 +1145,12 @@ def test_closing_in_one_thread_wakes_who_waits_in_another(real_hub):
         thread.start()
         started.wait(10)
         sleep(0.05)
+        writer = spawn(near.sendall, MUCH)  # known to both hubs now, to this one last
+        sleep(0.05)
         near.close()
         thread.join(10)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            writer.get(timeout=5)
         assert not thread.is_alive() and caught == [9]
 
 
@@ -1146,7 +1167,11 @@ def test_short_read_in_a_thread_does_not_hide_what_the_hub_was_told_meanwhile(re
         def interrupted(sock, size):
             data = original(sock, size)
             far.sendall(b"three")
-            near._registration.notify(1)  # as the hub's thread would
+            deadline = real_hub.clock() + 5
+            while real_hub.poller.keeps and real_hub.clock() < deadline:
+                for fd, events in real_hub.poller.poll(0.01):  # as the hub's thread does
+                    real_hub.registrations[fd].notify(events)
+                    return data
             return data
 
         far.sendall(b"two")
