@@ -694,6 +694,33 @@ def test_no_two_things_that_come_in_while_the_lock_is_let_go_lose_it(make: Calla
         assert lock.ready() and not lock._line, (first, second, disturb, lock)
 
 
+@mutexes
+def test_finaliser_that_has_to_wait_itself_loses_no_lock(make: Callable[[], Any], hub: Hub) -> None:
+    """It waits in the midst of main's own wait, or of the holder's release. It may get an error; main gets the lock."""
+    met: list[object] = []
+
+    def wait_too() -> None:
+        try:
+            met.append(lock.acquire(timeout=1))
+        except greenswitch.SwitchError as error:
+            met.append(error)
+        if met[-1] is True:
+            lock.release()
+
+    for step in range(1, 100):
+        lock = make()
+        holder = start(hold, lock, 0.5)
+        taken: list[bool] = []
+        lines = interrupted({step: wait_too}, lambda: taken.append(lock.acquire(timeout=2)))  # noqa: B023
+        assert taken == [True], (step, met)
+        lock.release()
+        holder.join()
+        assert lock.ready() and not lock._line, (step, met)
+        if lines < step:
+            break
+    assert True in met
+
+
 def test_finaliser_run_by_the_collector_may_use_the_lock_that_is_being_taken(hub: Hub) -> None:
     lock, freed = RLock(), []
 

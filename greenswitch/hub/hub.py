@@ -158,7 +158,10 @@ class Hub:
         self.parked[current] = waiter
         self.left -= 1
         try:
-            (self.ready.popleft() if self.left > 0 and self.ready else self.greenlet).switch()
+            # Woken before it has parked, it has its turn still to come; unless a finaliser or a signal handler of its
+            # own has waited meanwhile, and was met there by that turn.
+            if waiter.greenlet is not None or current in self.ready:
+                (self.ready.popleft() if self.left > 0 and self.ready else self.greenlet).switch()
             if waiter.greenlet is not None:
                 raise SwitchError(
                     f"{describe(current)} waits ({waiter.reason}) and was switched to by hand, "
@@ -169,7 +172,7 @@ class Hub:
                 self._drop_turn(current)
             raise
         finally:
-            del self.parked[current]
+            self.parked.pop(current, None)  # gone already if a finaliser of its own has waited in the midst of this
         if waiter.error is not None:
             raise waiter.take_error()
         return waiter.value
