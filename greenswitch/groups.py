@@ -68,8 +68,7 @@ class TaskGroup:
         self._owner: greenlet.greenlet = getcurrent()
         if self._owner is self._hub.greenlet:
             raise HubError("a group waits for its tasks, and the hub can't wait: spawn a task that has the group")
-        timers = self._hub.timers
-        timers.added = self._number = timers.added + 1  # as a deadline's: older shields let its interrupt pass
+        self._number = self._hub.timers.added  # as a deadline's: older shields let its interrupt pass
         self._state = "open"
         self._block_runs = True
         return self

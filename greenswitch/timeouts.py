@@ -53,7 +53,7 @@ class timeout:
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        self._number = 0  # among the timers of its hub, once entered; _LEFT in the end
+        self._number = 0  # that of the newest timer when it was entered; _LEFT in the end
         self._token: Token | None = None
         self._timer: Timer | None = None  # when it is no longer young
 
@@ -70,7 +70,7 @@ class timeout:
         self._greenlet: greenlet.greenlet = current
         self._hub = hub
         timers = hub.timers
-        timers.added = self._number = timers.added + 1
+        self._number = timers.added  # those entered before a shield have a smaller one than the shield
         seconds = self.seconds
         if seconds is not None and seconds > 0:
             self._when = when = hub.clock() + seconds
@@ -121,13 +121,15 @@ class timeout:
             raise ValueError("a deadline needs a number of seconds; this one is NaN")
         self._when = self._hub.clock() + seconds
         if seconds > 0:
-            self._timer = self._hub.timers.add(self._when, self._expire)
+            timers = self._hub.timers
+            timers.young[self] = None
+            timers.soonest = min(timers.soonest, self._when)
         else:
             self._expire()
 
     def grow_old(self) -> None:
         """Become a timer. For the hub's timers."""
-        self._timer = self._hub.timers.add_grown(self._when, self._number, self._expire)
+        self._timer = self._hub.timers.add_deadline(self._when, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
@@ -231,7 +233,7 @@ class shield:
 
     def postpone(self, error: BaseException, number: int) -> bool:
         """Keep an interrupt until the end of the block, unless its deadline was set inside. For the hub."""
-        if number > self._number or isinstance(error, _PASS):
+        if number >= self._number or isinstance(error, _PASS):
             return False
         self._kept.append((error, number))
         return True

@@ -99,22 +99,28 @@ def test_timeout_error_of_the_block_itself_is_not_the_deadlines(time: VirtualTim
 # -- the result and the deadline at once -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("result_first", [True, False])
-def test_who_comes_first_of_result_and_deadline_has_won(result_first: bool, hub: Hub, time: VirtualTime) -> None:
+@pytest.mark.parametrize("seconds", [0.5, 1, 1.5])
+@pytest.mark.parametrize("promised", ["before", "inside"])
+def test_result_that_comes_at_the_time_of_the_deadline_has_come_in_time(
+    seconds: float, promised: str, hub: Hub, time: VirtualTime
+) -> None:
     event = Event()
+    if promised == "before":
+        hub.timers.add(seconds, event.set)
+    with move_on_after(1) as scope:
+        if promised == "inside":
+            hub.timers.add(seconds, event.set)
+        event.wait()
+    assert scope.expired is (seconds > 1) and time() == min(seconds, 1)
+    sleep(1)
 
-    def wait() -> str:
-        with move_on_after(1) as scope:
-            event.wait()
-        return "late" if scope.expired else "got it"
 
-    if result_first:
-        hub.timers.add(1.0, event.set)
-    task = spawn(wait)
-    sleep(0)
-    if not result_first:
-        hub.timers.add(1.0, event.set)
-    assert task.get() == ("got it" if result_first else "late") and time() == 1
+def test_sleep_as_long_as_its_deadline_is_not_interrupted(time: VirtualTime) -> None:
+    with timeout(3), timeout(2):
+        sleep(1)
+        with timeout(1):
+            sleep(1)
+    assert time() == 2
 
 
 def test_result_that_is_ready_is_kept_and_the_deadline_strikes_at_the_next_wait(hub: Hub, time: VirtualTime) -> None:

@@ -189,11 +189,18 @@ class ModelWorld(World):
         end = self.time + seconds
         while self.due and min(self.due)[0] <= end:
             self.time = min(self.due)[0]
-            for one in sorted(one for one in self.due if one[0] == self.time):
+            # What the sleep waits for is there before the deadlines of that time, though not before the killer.
+            batch = sorted(one for one in self.due if one[0] == self.time and (self.time < end or one[1] == 0))
+            if not batch:
+                break
+            for one in batch:
                 self.due.remove(one)
                 self.interrupt(one[3](), one[2])
             self.meet()
         self.time = end
+        for one in sorted(one for one in self.due if one[0] == end):  # too late for this sleep
+            self.due.remove(one)
+            self.interrupt(one[3](), one[2])
 
     def meet(self) -> None:
         if self.pending:
@@ -291,3 +298,4 @@ def test_model_knows_what_everybody_knows() -> None:
     ]
     trace = ModelWorld(None).outcome(program)
     assert trace[-2:] == [(6, "caught"), (6, "end", "catch")] and (2, "expired", True) in trace
+    assert ModelWorld(None).outcome([("timeout", 1, [("sleep", 1)])])[-1] == (1, "end", "timeout")

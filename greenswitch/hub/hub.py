@@ -219,8 +219,8 @@ class Hub:
         """Raise `error` in `target` where it is parked; if it isn't (or has been woken already), at its next park.
 
         So whoever was given a lock or a message keeps it, and is interrupted the next time it would wait. A shield that
-        is younger than `number`, the number of the interrupting deadline among the timers, postpones it. Hub's thread
-        only.
+        is younger than the interrupting deadline postpones it: `number` was the newest timer's when that was set. Hub's
+        thread only.
         """
         shield = self.shields.get(target)
         if shield is not None and shield.postpone(error, number):

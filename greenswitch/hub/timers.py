@@ -17,6 +17,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
+_LATE = 1 << 60  # more than any number of timers
 _COMPACT_FROM = 64  # below this a rebuild saves nothing worth having
 
 
@@ -57,17 +58,20 @@ class Timer:
 
 
 class Timers:
-    """All timers of one hub, the earliest first; those due at the same time fire in the order they were added."""
+    """All timers of one hub, the earliest first; those due at the same time fire in the order they were added.
+
+    Deadlines fire after the others of their time.
+    """
 
     __slots__ = ("_cancelled", "_heap", "added", "soonest", "young")
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
-        self.added = 0
-        """How many timers and deadlines there have been so far: each takes the next number."""
+        self.added = 1
+        """The number of the newest timer. Each takes the next one."""
         self.young: dict[Young, None] = {}
-        """Deadlines in the order of their numbers. Whoever enters one lowers `soonest`, and takes it out by itself."""
+        """Deadlines, the oldest first. Whoever enters one lowers `soonest`, and takes it out by itself."""
         self.soonest = math.inf
         """None of the young ones is due before this; maybe none is due even then."""
 
@@ -84,10 +88,11 @@ class Timers:
         heappush(self._heap, (when, self.added, timer))
         return timer
 
-    def add_grown(self, when: float, number: int, callback: Callable[..., Any]) -> Timer:
-        """Add a timer that has been young: among those due at the same time it keeps its number, and its turn."""
+    def add_deadline(self, when: float, callback: Callable[..., Any]) -> Timer:
+        """As `add`, but after all others that are due at the same time: what comes just in time has come in time."""
         timer = Timer(self, when, callback, ())
-        heappush(self._heap, (when, number, timer))
+        self.added += 1
+        heappush(self._heap, (when, _LATE + self.added, timer))
         return timer
 
     def next_due(self) -> float | None:
@@ -98,9 +103,8 @@ class Timers:
             self._cancelled -= 1
         if not self.young:
             self.soonest = math.inf
-        elif not heap or self.soonest < heap[0][0]:
-            return self.soonest
-        return heap[0][0] if heap else None
+            return heap[0][0] if heap else None
+        return heap[0][0] if heap and heap[0][0] < self.soonest else self.soonest
 
     def pop_due(self, now: float) -> list[tuple[Callable[..., Any], tuple[Any, ...]]]:
         """Take out what is due at `now`, earliest first, as (callback, args); those timers count as fired.
