@@ -1,8 +1,8 @@
 """What can go wrong: every exception of our own, under one base class.
 
-Knows nothing of hubs, tasks or sockets: whoever raises an error writes its text, and the text names the cause and the cure.
-Where the standard library already has the right exception (`TimeoutError`, `OSError`, `TypeError`, `ValueError`) it is
-raised instead, and nothing here competes with it.
+Knows nothing of hubs, tasks or sockets: whoever raises an error writes its text, and the text names the cause and the
+cure. Where the standard library already has the right exception (`TimeoutError`, `OSError`, `TypeError`, `ValueError`)
+it is raised instead, and nothing here competes with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class GreenswitchError(Exception):
 
 
 class SwitchError(GreenswitchError, RuntimeError):
-    """A switch by hand that can't work: to a finished coroutine, to itself, to another thread's, or to a parked greenlet."""
+    """A switch by hand that can't work: to a finished coroutine, itself, another thread's, or a parked greenlet."""
 
 
 class HubError(GreenswitchError, RuntimeError):
@@ -27,7 +27,7 @@ class BusyError(GreenswitchError, RuntimeError):
 
 
 class ScopeError(GreenswitchError, RuntimeError):
-    """A deadline, a shield or a group used outside of its `with` block, twice, or left by another task than entered it."""
+    """A deadline, shield or group used outside of its `with` block, twice, or left by another task than entered it."""
 
 
 class DeadlockError(GreenswitchError, RuntimeError):

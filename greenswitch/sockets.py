@@ -17,7 +17,7 @@ import io
 import os
 import socket
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from greenlet import getcurrent
 
@@ -26,9 +26,7 @@ from greenswitch.hub import Hub, Registration, Waiter, get_hub, has_hub, registe
 from greenswitch.names import getaddrinfo, resolve
 
 if TYPE_CHECKING:
-    from typing import Self
-
-    from typing_extensions import Buffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _CAP = 65_536  # bytes read at once from a stream: a larger buffer costs its allocation at every small message
 _STREAK = 64  # operations in a row that never had to wait, after which a task lets others go first
@@ -49,7 +47,7 @@ _WAITALL = getattr(socket, "MSG_WAITALL", 0)
 _PEEK = socket.MSG_PEEK
 _INTERNET = socket.AF_INET, socket.AF_INET6
 _UNIX = getattr(socket, "AF_UNIX", None)
-_UNSET: Any = object()
+_UNSET: Any = socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]  # http.client passes it
 
 
 class Socket(socket.socket):
@@ -173,7 +171,7 @@ class Socket(socket.socket):
                 registration.read.drained = not registration.unsure
             return data
 
-    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """As `socket.recv_into`."""
         if flags or not self._streaming:
             return self._recv_into_with(buffer, nbytes, flags)
@@ -210,7 +208,7 @@ class Socket(socket.socket):
         buffer = bytearray(bufsize)
         return bytes(buffer[: self._recv_all(memoryview(buffer), flags)])
 
-    def _recv_into_with(self, buffer: Buffer, nbytes: int, flags: int) -> int:
+    def _recv_into_with(self, buffer: WriteableBuffer, nbytes: int, flags: int) -> int:
         if not (self._waits_for_all(flags) and 0 <= nbytes <= memoryview(buffer).nbytes):
             return self._until_done(True, flags, _recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
         return self._recv_all(memoryview(buffer).cast("B")[: nbytes or None], flags)
@@ -247,7 +245,7 @@ class Socket(socket.socket):
         """As `socket.recvfrom`."""
         return self._until_done(True, flags, _recvfrom, bufsize, flags)  # type: ignore[no-any-return]
 
-    def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+    def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """As `socket.recvfrom_into`."""
         return self._until_done(True, flags, _recvfrom_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
 
@@ -270,7 +268,7 @@ class Socket(socket.socket):
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def send(self, data: Buffer, flags: int = 0, /) -> int:
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """As `socket.send`: returns how many bytes the kernel took, at least one."""
         if self._streak > _STREAK and not flags & _DONTWAIT:
             self._breathe()
@@ -289,7 +287,7 @@ class Socket(socket.socket):
             except BlockingIOError:
                 deadline = self._wait(False, deadline)
 
-    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+    def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """As `socket.sendall`; the timeout is one for all of `data`."""
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
         if self._streak > _STREAK and not flags & _DONTWAIT:
@@ -317,7 +315,7 @@ class Socket(socket.socket):
                 if self._streak > _STREAK and sent < size:
                     self._breathe()
 
-    def sendto(self, data: Buffer, *rest: Any) -> int:
+    def sendto(self, data: ReadableBuffer, *rest: Any) -> int:
         """As `socket.sendto(data, address)` and `socket.sendto(data, flags, address)`."""
         flags = rest[0] if len(rest) > 1 and isinstance(rest[0], int) else 0
         address = resolve(_family(self), rest[-1]) if rest else None

@@ -39,7 +39,9 @@ LAZY: Mapping[tuple[str, str], str] = {
     ("greenswitch.threads", "concurrent.futures"): "it brings logging along: 5 ms that only who uses threads shall pay",
 }
 
-THIRD_PARTY = {"greenlet"}  # the only runtime dependency; anything else is optional, so lazy, so in LAZY
+# greenlet is the only runtime dependency, and _typeshed exists for type checkers only; anything else is optional, so
+# lazy, so in LAZY.
+THIRD_PARTY = {"greenlet", "_typeshed"}
 VAGUE_NAMES = {"common", "compat", "helper", "helpers", "misc", "util", "utils"}
 
 

@@ -526,7 +526,7 @@ def interrupted(plan: dict[int, Callable[[], object]], operation: Callable[[], o
 
     This is what a finaliser, a signal handler or another thread may do, at each place where one may come in.
     """
-    lines = 0
+    lines, running = 0, True
 
     def trace(frame: Any, event: str, _: object) -> Any:
         nonlocal lines
@@ -537,7 +537,7 @@ def interrupted(plan: dict[int, Callable[[], object]], operation: Callable[[], o
             if lines in plan:
                 sys.settrace(None)
                 plan[lines]()
-                sys.settrace(trace)
+                sys.settrace(trace if running else None)  # it may have waited until after the end
         return trace
 
     previous = sys.gettrace()
@@ -545,6 +545,7 @@ def interrupted(plan: dict[int, Callable[[], object]], operation: Callable[[], o
     try:
         operation()
     finally:
+        running = False
         sys.settrace(previous)
     return lines
 

@@ -1,6 +1,7 @@
 """A forked child gets a fresh hub, and none of the parent's tasks.
 
-Knows the hub inside out: it takes one apart and sets it up anew. Imported for its effect, a handler that runs in the child.
+Knows the hub inside out: it takes one apart and sets it up anew. Imported for its effect, a handler that runs in the
+child.
 """
 
 from __future__ import annotations
