@@ -83,7 +83,7 @@ class Task(Job):
         self._state: str | None = None  # the final one, once there is one
         self._value: Any = None
         self._error: BaseException | None = None
-        self._links: deque[Callable[[Task], Any]] | None = None
+        self._links: list[Callable[[Task], Any]] | None = None
         self._timer: Timer | None = None
         self._unseen: _Unseen | None = None
 
@@ -93,7 +93,9 @@ class Task(Job):
     def name(self) -> str:
         """What it is called in messages: the function's name and a number, unless you set another."""
         if self._name is None:
-            self._name = f"{self._called or _called(self.function)}-{self._number}"
+            function = self.function
+            called = self._called or getattr(function, "__name__", None) or type(function).__name__
+            self._name = f"{called}-{self._number}"
         return self._name
 
     @name.setter
@@ -197,7 +199,7 @@ class Task(Job):
     def add_link(self, notify: Callable[[Task], Any]) -> None:
         """Have `notify(task)` called at once where the task ends: it must neither switch nor raise. For waiters."""
         # One line, as in Waiter.wake: two threads that come at once must find the same list.
-        self._links = links = deque() if self._links is None else self._links
+        self._links = links = [] if self._links is None else self._links
         links.append(notify)
         # Ended meanwhile, maybe in another thread: whoever takes the link out of the list tells.
         if self._state is not None and self._take(links, notify):
@@ -209,7 +211,7 @@ class Task(Job):
             self._take(self._links, notify)
 
     @staticmethod
-    def _take(links: deque[Callable[[Task], Any]], notify: Callable[[Task], Any]) -> bool:
+    def _take(links: list[Callable[[Task], Any]], notify: Callable[[Task], Any]) -> bool:
         try:
             links.remove(notify)
         except ValueError:
@@ -257,7 +259,7 @@ class Task(Job):
 
     def finish(self, value: Any, error: BaseException | None) -> None:
         carrier, self.carrier = self.carrier, None
-        self._called = _called(self.function)
+        self._called = getattr(self.function, "__name__", None) or type(self.function).__name__
         self.function = self.context = None
         self.args = ()
         self.kwargs = {}
@@ -278,7 +280,7 @@ class Task(Job):
         links = self._links
         while links:
             try:
-                notify = links.popleft()
+                notify = links.pop(0)
             except IndexError:  # taken back by another thread
                 break
             notify(self)
@@ -293,10 +295,6 @@ class Task(Job):
         if self._unseen is not None:
             self._unseen.error = None
             self._unseen = None
-
-
-def _called(function: object) -> str:
-    return getattr(function, "__name__", None) or type(function).__name__
 
 
 class _InHub:

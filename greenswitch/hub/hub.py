@@ -14,7 +14,7 @@ The contract
 4. Tasks are started from the hub only: a greenlet inherits the recursion depth of the one that starts it. A parking
    greenlet may hand over straight to the next ready one.
 5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch: as many entries
-   as were ready at the hub's turn, or sixteen if those were fewer, because asking costs as much as many switches.
+   as were ready at the hub's turn, or 61 if those were fewer, because asking costs as much as many switches.
 6. Calls that don't block never switch.
 7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not
    while a signal handler, another OS thread or the host loop could still wake someone.
@@ -56,7 +56,7 @@ from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
-_BATCH = 16  # entries run before the poller is asked again, if there are so many
+_BATCH = 61  # entries run before the poller is asked again, if there are so many; tokio's default event interval
 
 
 class Switchable(Protocol):
