@@ -11,10 +11,9 @@ from typing import Any
 import greenlet
 import pytest
 
-import greenswitch.local as local_module
 from greenswitch import sleep, spawn
 from greenswitch.hub import Hub
-from greenswitch.local import local
+from greenswitch.local import _lives, local
 
 
 class Thing:
@@ -199,8 +198,8 @@ def test_many_locals_leave_nothing_in_a_task_that_goes_on(hub: Hub) -> None:
 
 def test_nothing_is_kept_of_tasks_that_have_ended(hub: Hub) -> None:
     mine = local()
-    before = len(local_module._lives)
+    before = len(_lives)
     for number in range(100):
         in_task(setattr, mine, "x", number)
-    assert len(local_module._lives) == before
+    assert len(_lives) == before
     assert len(local_module._namespaces_of(mine)) == 1  # main's
