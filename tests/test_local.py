@@ -13,7 +13,7 @@ import pytest
 
 from greenswitch import sleep, spawn
 from greenswitch.hub import Hub
-from greenswitch.local import _lives, local
+from greenswitch.local import _lives, _namespaces_of, local
 
 
 class Thing:
@@ -202,4 +202,4 @@ def test_nothing_is_kept_of_tasks_that_have_ended(hub: Hub) -> None:
     for number in range(100):
         in_task(setattr, mine, "x", number)
     assert len(_lives) == before
-    assert len(local_module._namespaces_of(mine)) == 1  # main's
+    assert len(_namespaces_of(mine)) == 1  # main's
