@@ -7,11 +7,14 @@ is printed: pytest shows it with the failure.
 from __future__ import annotations
 
 import gc
+import os
 import random
+import subprocess
 import sys
 import threading
 import time as clock
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,6 +250,40 @@ def test_finalisers_take_the_same_lock_in_every_thread_and_nothing_hangs(
         gc.set_threshold(*before)
     gc.collect()
     assert freed and lock.ready() and not lock._line
+
+
+IDLE = """
+import gc, sys, threading
+import greenswitch
+from greenswitch.locks import Event
+
+def collected(*_):
+    for _ in range(300):
+        pass
+
+gc.callbacks.append(collected)
+gc.set_threshold(1)
+sys.setswitchinterval(1e-6)
+
+def idle(mine, other):
+    for _ in range(1000):
+        mine.wait()
+        mine.clear()
+        other.set()
+
+events = [Event() for _ in range(3)]
+threads = [threading.Thread(target=idle, args=(events[n], events[(n + 1) % 3])) for n in range(3)]
+for thread in threads:
+    thread.start()
+events[0].set()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_hubs_that_fall_idle_in_many_threads_never_hang_while_the_collector_runs() -> None:
+    where = os.pathsep.join([str(Path(greenswitch.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", IDLE], check=True, timeout=PATIENCE, env=dict(os.environ, PYTHONPATH=where))
 
 
 def test_rlock_of_another_thread_is_named_so(real_hub: Hub) -> None:

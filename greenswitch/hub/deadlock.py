@@ -5,8 +5,8 @@ Knows waiters, threads and signal handlers. Knows no hub.
 
 from __future__ import annotations
 
+import _thread
 import signal
-import sys
 import threading
 
 import greenlet
@@ -18,10 +18,11 @@ from greenswitch.hub.waiters import Waiter
 
 def others_could_wake() -> bool:
     """Return whether another OS thread or a signal handler is there, which could wake a greenlet of this thread."""
-    if len(sys._current_frames()) > 1:
+    if threading.get_ident() != threading.main_thread().ident:
+        return True  # the main thread
+    # Not sys._current_frames(): on CPython 3.11 two threads that ask it at once hang if the collector runs within.
+    if _thread._count():
         return True
-    if threading.current_thread() is not threading.main_thread():
-        return False
     return not all(wakes_nobody(signal.getsignal(number)) for number in signal.valid_signals())
 
 
