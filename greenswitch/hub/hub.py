@@ -137,6 +137,7 @@ class Hub:
         self.open(make_poller() if poller is None else poller)
 
     def open(self, poller: Poller) -> None:
+        """Begin with `poller` and a loop that nobody has entered yet: when it is made, and again in a forked child."""
         self.poller = poller
         self.alarm = Alarm(poller)
         self.registrations[self.alarm.fd] = self.alarm
