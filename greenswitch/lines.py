@@ -71,13 +71,10 @@ class Line(deque[Any]):
         try:
             self.append(waiter)
             look_again()
-            value = waiter.hub.park(waiter) if timeout is None else waiter.hub.wait(waiter, timeout)
         except BaseException:
             self.abandon(waiter)
             raise
-        if value is TIMED_OUT:
-            self.leave(waiter)
-        return value
+        return self.stay(waiter, timeout)
 
     def stay(self, waiter: Waiter, timeout: float | None) -> Any:
         """Park a waiter that stands in line already; else as `wait`. For whoever looks and lines up in one step."""
@@ -116,12 +113,8 @@ class Line(deque[Any]):
 
     def give_all(self, thing: Any = True) -> None:
         """Wake everybody who stands in line, with `thing`. Never switches."""
-        while self:
-            try:
-                waiter = self.popleft()
-            except IndexError:  # another thread was faster
-                break
-            waiter.wake(thing)
+        while self.give(thing):
+            pass
 
     @property
     def text(self) -> str:
