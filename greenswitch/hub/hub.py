@@ -38,6 +38,7 @@ import sys
 import threading
 import time
 import traceback
+from _thread import get_ident  # the original: monkey patching changes what `threading` calls so
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -103,7 +104,7 @@ class Hub:
 
     def __init__(self, poller: Poller | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.thread_id = threading.get_ident()
+        self.thread_id = get_ident()
         self.ready: deque[Switchable] = deque()
         """Who goes on next. Append from anywhere; pop only by parking."""
         self.arrivals: deque[Callback] = deque()
@@ -401,7 +402,7 @@ class Hub:
         if self.closed:
             return
         current = getcurrent()
-        if self.thread_id != threading.get_ident() or self._stands_beneath(current):
+        if self.thread_id != get_ident() or self._stands_beneath(current):
             raise HubError("a hub is closed from its own thread, and not from one of its tasks or callbacks")
         self.closed = True
         self.carriers.close()
@@ -439,7 +440,7 @@ class Hub:
         self.local.clear()
 
     def __enter__(self) -> Hub:
-        if self.closed or self.thread_id != threading.get_ident() or getattr(_of_thread, "hub", None) is self:
+        if self.closed or self.thread_id != get_ident() or getattr(_of_thread, "hub", None) is self:
             raise HubError(f"{self!r} can't take this thread: it is closed, another thread's, or in its place already")
         self.previous = getattr(_of_thread, "hub", None)
         _of_thread.hub = self
@@ -493,7 +494,7 @@ class _Closer:
         hub = self.hub
         if hub.closed:
             return
-        if hub.thread_id == threading.get_ident() and not sys.is_finalizing():
+        if hub.thread_id == get_ident() and not sys.is_finalizing():
             hub.close()
         else:  # another thread lets go of it, or a forked child does
             hub.alarm.close()
