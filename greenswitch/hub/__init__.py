@@ -3,7 +3,7 @@
 from greenswitch.hub import fork  # noqa: F401  # for its effect: a child's hub starts afresh
 from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.ctrl_c import CtrlC
-from greenswitch.hub.hub import Hub, get_hub, has_hub
+from greenswitch.hub.hub import Hub, current_hub, get_hub, has_hub
 from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
@@ -30,6 +30,7 @@ __all__ = [
     "Waiter",
     "brief",
     "closed_error",
+    "current_hub",
     "describe",
     "get_hub",
     "has_hub",
