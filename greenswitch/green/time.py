@@ -1,0 +1,55 @@
+"""The twin of the standard library's `time`: `sleep` parks the task; everything else is the original's own.
+
+Knows tasks and hubs, and the standard library's `time`.
+"""
+
+from __future__ import annotations
+
+import time as original
+from time import sleep as _sleep  # the original, also after monkey patching
+from typing import Any
+
+from greenswitch import tasks
+from greenswitch.hub import current_hub
+
+REPLACED = ("sleep",)
+
+
+def sleep(seconds: float, /) -> None:
+    """Park the task for `seconds`, as `time.sleep`; 0 lets everybody go first who is ready now. Not in the hub.
+
+    In a thread that has no hub nobody else could run meanwhile: there it is the original's sleep.
+    """
+    if current_hub() is None:
+        _sleep(seconds)
+    elif 0 <= seconds <= _LONGEST:
+        tasks.sleep(seconds)
+    else:
+        _refuse(seconds)
+
+
+_LONGEST = 2.0**63 / 1e9  # seconds; the original counts nanoseconds in 64 bits
+
+
+def _refuse(seconds: float) -> None:
+    """Raise what the original raises for a number of seconds that nobody can sleep."""
+    if seconds != seconds:
+        raise ValueError("Invalid value NaN (not a number)")
+    if seconds < 0:
+        raise ValueError("sleep length must be non-negative")
+    raise OverflowError("timestamp too large to convert to C PyTime_t")
+
+
+__all__ = ["sleep"]
+__all__ += [name for name in dir(original) if not name.startswith("_") and name != "sleep"]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(original, name)
+    except AttributeError:
+        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's time") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(original)})
