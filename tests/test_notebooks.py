@@ -2,7 +2,7 @@
 
 A notebook's outputs belong to it, and are committed. After changing one, run it again and store what it prints:
 
-    python tests/test_notebooks.py --write
+    python tests/test_notebooks.py --write [notebooks/1-switching-by-hand.ipynb ...]
 
 That also takes out what an editor leaves in the file (timings, versions), and keeps outputs that differ from the old
 ones in measured figures only. So the diff shows what has really changed.
@@ -372,9 +372,9 @@ def test_place_of_a_machine_is_found(text: str) -> None:
     assert OF_A_MACHINE.findall(text) and not OF_A_MACHINE.findall("'/tea', '/coffee' fd 7, core/relay.py")
 
 
-def write() -> None:
-    """Run every notebook, and store what it prints in it."""
-    for path in PATHS:
+def write(paths: list[Path]) -> None:
+    """Run each notebook, and store what it prints in it."""
+    for path in paths:
         run = execute(path)
         if run.notebook is None:
             sys.exit(f"{path.name}: {run.report}")
@@ -383,8 +383,8 @@ def write() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        write()
+    if sys.argv[1:2] == ["--write"]:
+        write([Path(name).resolve() for name in sys.argv[2:]] or PATHS)
     elif sys.argv[1:] == ["--interrupt"]:
         print(json.dumps(interrupt_hangs()))
     else:
