@@ -28,8 +28,8 @@ from greenswitch.names import getaddrinfo, resolve
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-_CAP = 65_536  # bytes read at once from a stream: a larger buffer costs its allocation at every small message
-_STREAK = 64  # operations in a row that never had to wait, after which a task lets others go first
+CAP = 65_536  # bytes read at once from a stream: a larger buffer costs its allocation at every small message
+STREAK = 64  # operations in a row that never had to wait, after which a task lets others go first
 _SENDFILE_MOST = 1 << 30
 _UNIX_RETRY = 0.001, 0.05  # seconds between tries to reach a UNIX socket whose queue is full: first, longest
 _IN_PROGRESS = {errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS)}
@@ -101,7 +101,7 @@ class Socket(socket.socket):
 
     def _until_done(self, reading: bool, flags: int, operation: Callable[..., Any], *args: Any) -> Any:
         """Return `operation(self, *args)`, trying again whenever the socket is ready."""
-        if self._streak > _STREAK and not flags & _DONTWAIT:
+        if self._streak > STREAK and not flags & _DONTWAIT:
             self._breathe()
         deadline = None
         while True:
@@ -144,9 +144,9 @@ class Socket(socket.socket):
         """As `socket.recv`; from a stream at most 64 KiB at once."""
         if flags or not self._streaming:
             return self._recv_with(bufsize, flags)
-        if bufsize > _CAP:
-            bufsize = _CAP
-        if self._streak > _STREAK:
+        if bufsize > CAP:
+            bufsize = CAP
+        if self._streak > STREAK:
             self._breathe()
         deadline = None
         registration = self._registration
@@ -175,7 +175,7 @@ class Socket(socket.socket):
         """As `socket.recv_into`."""
         if flags or not self._streaming:
             return self._recv_into_with(buffer, nbytes, flags)
-        if self._streak > _STREAK:
+        if self._streak > STREAK:
             self._breathe()
         room = memoryview(buffer).nbytes
         wanted = nbytes or room
@@ -223,7 +223,7 @@ class Socket(socket.socket):
         """
         done, deadline = 0, None
         while done < len(view):
-            if self._streak > _STREAK:
+            if self._streak > STREAK:
                 self._breathe()
             try:
                 count = _recv_into(self, view[done:], 0, flags & ~_WAITALL)
@@ -270,7 +270,7 @@ class Socket(socket.socket):
 
     def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
         """As `socket.send`: returns how many bytes the kernel took, at least one."""
-        if self._streak > _STREAK and not flags & _DONTWAIT:
+        if self._streak > STREAK and not flags & _DONTWAIT:
             self._breathe()
         try:
             count = _send(self, data, flags)
@@ -290,7 +290,7 @@ class Socket(socket.socket):
     def sendall(self, data: ReadableBuffer, flags: int = 0, /) -> None:
         """As `socket.sendall`; the timeout is one for all of `data`."""
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
-        if self._streak > _STREAK and not flags & _DONTWAIT:
+        if self._streak > STREAK and not flags & _DONTWAIT:
             self._breathe()
         try:
             sent = _send(self, data, flags)
@@ -312,7 +312,7 @@ class Socket(socket.socket):
                 deadline = self._wait(False, deadline)
             else:
                 self._streak += 1
-                if self._streak > _STREAK and sent < size:
+                if self._streak > STREAK and sent < size:
                     self._breathe()
 
     def sendto(self, data: ReadableBuffer, *rest: Any) -> int:
@@ -381,7 +381,7 @@ class Socket(socket.socket):
                     break
                 sent += step
                 self._streak += 1
-                if self._streak > _STREAK:
+                if self._streak > STREAK:
                     self._breathe()  # what has been sent is told by the file's position
         finally:
             if sent and hasattr(file, "seek"):
