@@ -35,9 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER_OF = {place: number for number, places in enumerate(LAYERS) for place in places}
 
 # Imports inside a function: (module, what it imports) -> why it can't stand at the top of the file.
-LAZY: Mapping[tuple[str, str], str] = {
-    ("greenswitch.threads", "concurrent.futures"): "it brings logging along: 5 ms that only who uses threads shall pay",
-}
+LAZY: Mapping[tuple[str, str], str] = {}
 
 # greenlet is the only runtime dependency, and _typeshed exists for type checkers only; anything else is optional, so
 # lazy, so in LAZY.
