@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class CtrlC:
     """A context manager: the SIGINT handler meanwhile. Does nothing outside the main thread, or if there is another."""
 
+    wakes_nobody = True
+
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._pending = False
@@ -51,9 +53,9 @@ class CtrlC:
 
 
 def wakes_nobody(handler: Any) -> bool:
-    """Return whether a signal's `handler` is no function that could wake somebody."""
+    """Return whether a signal's `handler` wakes nobody: it is no function, or says so by its object's `wakes_nobody`."""
     return (
         not callable(handler)
         or handler is signal.default_int_handler
-        or isinstance(getattr(handler, "__self__", None), CtrlC)
+        or getattr(getattr(handler, "__self__", None), "wakes_nobody", False) is True
     )
