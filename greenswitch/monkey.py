@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 SWITCHES: Mapping[str, tuple[str, ...]] = {
     "socket": ("socket",),
+    "ssl": ("ssl",),
     "time": ("time",),
 }
 """What `patch_all` can be told to leave alone, and the twins that belong to it."""
