@@ -6,6 +6,12 @@ Knows the standard library's resolver and `to_thread`. Knows no socket.
 from __future__ import annotations
 
 import socket
+from socket import getaddrinfo as _getaddrinfo  # the originals, also when monkey patching has put ours there
+from socket import gethostbyaddr as _gethostbyaddr
+from socket import gethostbyname as _gethostbyname
+from socket import gethostbyname_ex as _gethostbyname_ex
+from socket import gethostname
+from socket import getnameinfo as _getnameinfo
 from typing import Any
 
 from greenswitch.threads import to_thread
@@ -33,37 +39,44 @@ def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int
     """As `socket.getaddrinfo`; names are looked up in an OS thread while the task parks. Not from inside the hub."""
     plain_port = port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
     if is_numeric(host) and plain_port:
-        return socket.getaddrinfo(host, port, family, type, proto, flags)
-    return to_thread(socket.getaddrinfo, host, port, family, type, proto, flags)
+        return _getaddrinfo(host, port, family, type, proto, flags)
+    return to_thread(_getaddrinfo, host, port, family, type, proto, flags)
 
 
 def gethostbyname(hostname: str) -> str:
     """As `socket.gethostbyname`, in an OS thread unless `hostname` is numeric."""
     if is_numeric(hostname):
-        return socket.gethostbyname(hostname)
-    return to_thread(socket.gethostbyname, hostname)
+        return _gethostbyname(hostname)
+    return to_thread(_gethostbyname, hostname)
 
 
 def gethostbyname_ex(hostname: str) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyname_ex`, in an OS thread."""
-    return to_thread(socket.gethostbyname_ex, hostname)
+    return to_thread(_gethostbyname_ex, hostname)
 
 
 def gethostbyaddr(ip_address: str) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyaddr`, in an OS thread."""
-    return to_thread(socket.gethostbyaddr, ip_address)
+    return to_thread(_gethostbyaddr, ip_address)
 
 
 def getnameinfo(sockaddr: Any, flags: int) -> tuple[str, str]:
     """As `socket.getnameinfo`, in an OS thread unless only numbers are wanted."""
     if flags & socket.NI_NUMERICHOST and flags & socket.NI_NUMERICSERV:
-        return socket.getnameinfo(sockaddr, flags)
-    return to_thread(socket.getnameinfo, sockaddr, flags)
+        return _getnameinfo(sockaddr, flags)
+    return to_thread(_getnameinfo, sockaddr, flags)
 
 
 def getfqdn(name: str = "") -> str:
-    """As `socket.getfqdn`, in an OS thread."""
-    return to_thread(socket.getfqdn, name)
+    """As `socket.getfqdn`; the look-up goes on in an OS thread."""
+    name = name.strip()
+    if name in ("", "0.0.0.0", "::"):
+        name = gethostname()
+    try:
+        known, aliases, _ = gethostbyaddr(name)
+    except OSError:
+        return name
+    return next((one for one in (known, *aliases) if "." in one), known)
 
 
 def resolve(family: int, address: Any) -> Any:

@@ -16,6 +16,7 @@ import errno
 import io
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -40,6 +41,7 @@ _recv, _recv_into, _send = _base.recv, _base.recv_into, _base.send
 _recvfrom, _recvfrom_into, _sendto = _base.recvfrom, _base.recvfrom_into, _base.sendto
 _settimeout, _connect_ex = _base.settimeout, _base.connect_ex
 _accept: Callable[[Any], tuple[int, Any]] = _base._accept  # type: ignore[attr-defined]
+_create_server, _socketpair = socket.create_server, socket.socketpair  # monkey patching puts ours in their place
 _family, _type, _proto = (vars(_base)[name].__get__ for name in ("family", "type", "proto"))
 
 _DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -348,7 +350,10 @@ class Socket(socket.socket):
             pause = min(pause * 2, longest)
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """As `socket.sendfile`: by os.sendfile where that works, else by reading and sending. Return the bytes sent."""
+        """As `socket.sendfile`: by os.sendfile where that works, else by reading and sending. Return the bytes sent.
+
+        The timeout is one for each wait.
+        """
         self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined]
         if self._patience == 0.0:
             raise ValueError("non-blocking sockets are not supported")
@@ -364,14 +369,14 @@ class Socket(socket.socket):
 
     def _sendfile(self, file: IO[bytes], source: int, offset: int, count: int | None) -> int | None:
         """Send by os.sendfile; return None if it can't send this file at all."""
-        sent, deadline = 0, None
+        sent = 0
         try:
             while count is None or sent < count:
                 most = _SENDFILE_MOST if count is None else min(count - sent, _SENDFILE_MOST)
                 try:
                     step = os.sendfile(self.fileno(), source, offset + sent, most)
                 except BlockingIOError:
-                    deadline = self._wait(False, deadline)
+                    self._wait(False)
                     continue
                 except OSError as error:
                     if sent == 0 and error.errno in (errno.EINVAL, errno.ENOSYS, errno.ENOTSOCK):
@@ -422,18 +427,21 @@ class Socket(socket.socket):
         if error not in _IN_PROGRESS or self._patience == 0.0:
             return error
         deadline = None
-        while True:
+        while error in _IN_PROGRESS:
             deadline = self._wait(False, deadline)
-            error = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                return error
-            try:
-                self.getpeername()
-            except OSError as cause:
-                if cause.errno != errno.ENOTCONN:
-                    raise
-            else:
-                return 0
+            error = self._outcome(address)
+        return error
+
+    def _outcome(self, address: Any) -> int:
+        """Return what has become of a connect: 0, EINPROGRESS or an error.
+
+        To connect again also has the kernel note that this one is over: otherwise the next connect would be told of it.
+        """
+        error = 0 if sys.platform == "linux" else self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = error or _connect_ex(self, address)  # elsewhere it would begin anew after a failure
+        if error == errno.EALREADY:
+            return errno.EINPROGRESS
+        return 0 if error == errno.EISCONN else error
 
     def bind(self, address: Any) -> None:
         """As `socket.bind`; a host name is looked up in an OS thread."""
@@ -494,23 +502,26 @@ class Socket(socket.socket):
 
 def socketpair(family: int | None = None, type: int = socket.SOCK_STREAM, proto: int = 0) -> tuple[Socket, Socket]:
     """Return two connected cooperative sockets, as `socket.socketpair`."""
-    near, far = _ours(*socket.socketpair(family, type, proto))
-    return near, far
+    near, far = _socketpair(family, type, proto)
+    return _ours(near), _ours(far)
 
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> Socket:
     """Return a cooperative socket over a duplicate of `fd`, as `socket.fromfd`. The file description is shared."""
-    return _ours(socket.fromfd(fd, family, type, proto))[0]
+    return Socket(family, type, proto, fileno=_above_stdio(_socket.dup(fd)))
 
 
 def create_server(address: Any, **options: Any) -> Socket:
     """Return a cooperative listener, as `socket.create_server` (family, backlog, reuse_port, dualstack_ipv6)."""
     address = resolve(options.get("family", socket.AF_INET), address)
-    return _ours(socket.create_server(address, **options))[0]
+    return _ours(_create_server(address, **options))
 
 
-def _ours(*sockets: socket.socket) -> tuple[Socket, ...]:
-    return tuple(Socket(one.family, one.type, one.proto, fileno=_above_stdio(one.detach())) for one in sockets)
+def _ours(sock: socket.socket) -> Socket:
+    """Return `sock`, or a cooperative socket that takes it over."""
+    if isinstance(sock, Socket):  # under monkey patching the standard library's functions make those
+        return sock
+    return Socket(sock.family, sock.type, sock.proto, fileno=_above_stdio(sock.detach()))
 
 
 def _above_stdio(fd: int) -> int:

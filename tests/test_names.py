@@ -37,7 +37,7 @@ class SlowResolver:
         self.threads = []
         self.calls = []
         self.result, self.error = result, error
-        monkeypatch.setattr(stdlib, "getaddrinfo", self)
+        monkeypatch.setattr(names, "_getaddrinfo", self)
 
     def __call__(self, *args, **kwargs):
         self.calls.append(args)
@@ -98,7 +98,8 @@ def test_localhost_is_looked_up(real_hub):
     assert {entry[4][0] for entry in getaddrinfo("localhost", 80)} <= {"127.0.0.1", "::1"}
     assert gethostbyaddr("127.0.0.1") == stdlib.gethostbyaddr("127.0.0.1")
     assert getnameinfo(("127.0.0.1", 80), 0) == stdlib.getnameinfo(("127.0.0.1", 80), 0)
-    assert getfqdn("localhost") == stdlib.getfqdn("localhost")
+    for name in ("localhost", "127.0.0.1", "", " 0.0.0.0 ", "::", "no such name"):
+        assert getfqdn(name) == stdlib.getfqdn(name)
 
 
 def test_sockets_take_names_everywhere(real_hub):

@@ -351,6 +351,24 @@ def test_sendfile_reads_what_can_t_be_sent_directly(hub):
         assert got.startswith(b"Name:") and len(got) == sent
 
 
+def test_sendfile_waits_as_long_as_the_timeout_each_time(hub, time, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(8 << 20))
+    with tcp() as (near, far), path.open("rb") as file:
+        near.settimeout(5)
+
+        def read_slowly():
+            while far.recv(65536):
+                if near.gettimeout() and time.now < 12:
+                    sleep(4)
+
+        reader = spawn(read_slowly)
+        assert near.sendfile(file) == 8 << 20
+        assert time.now > 5
+        near.close()
+        reader.join()
+
+
 def test_sendfile_of_an_empty_file_sends_nothing(hub, tmp_path):
     (tmp_path / "empty").touch()
     with tcp() as (near, _), (tmp_path / "empty").open("rb") as file:
@@ -582,6 +600,18 @@ def test_connecting_times_out_and_can_be_killed_leaving_no_fd(hub, time, monkeyp
             create_connection(("name", 1), timeout=2, all_errors=True)
         assert [type(error) for error in caught.value.exceptions] == [TimeoutError] * 2
         assert time.now == pytest.approx(6 + 2 * 2)
+
+
+def test_connecting_again_is_refused_as_by_the_original(hub):
+    with create_server(("127.0.0.1", 0)) as listener, Socket() as near:
+        near.connect(listener.getsockname())
+        for _ in range(2):
+            assert near.connect_ex(listener.getsockname()) == errno.EISCONN
+        listener.accept()[0].close()
+    address = closed_port()
+    with Socket() as near:
+        for _ in range(3):
+            assert near.connect_ex(address) == errno.ECONNREFUSED
 
 
 def test_wrong_timeout_leaves_no_fd(hub):

@@ -31,6 +31,13 @@ if sys.platform == "win32":
         return Socket(shared.family, shared.type, shared.proto, fileno=shared.detach())
 
 
+REPLACED = tuple(
+    "fromfd getaddrinfo gethostbyaddr gethostbyname gethostbyname_ex getnameinfo socket socketpair".split()
+    + (["fromshare"] if sys.platform == "win32" else [])
+)
+"""What monkey patching puts in the original's place: the original's other functions stand on these, and so become
+cooperative, also for those who have them already, and honour what others put in the place of `socket.socket`."""
+
 # Ours first, for those who read and check types; then whatever else this Python's original lists.
 __all__ = [
     "SocketType",
