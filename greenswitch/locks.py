@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import index
-from threading import BrokenBarrierError
+from threading import TIMEOUT_MAX, BrokenBarrierError
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -160,10 +160,15 @@ class Lock(WaitableLock):
     def _times(self) -> str:
         return ""
 
-    def __repr__(self) -> str:
+    @property
+    def text(self) -> str:
+        """Who holds it and how many wait, for a repr."""
         owner = self._owner
         state = "free" if owner is None else f"held by {_name(owner)}{self._times()}"
-        return f"<{type(self).__name__} {state}{self._line.text}>"
+        return f"{state}{self._line.text}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.text}>"
 
 
 class RLock(Lock):
@@ -564,6 +569,8 @@ def _check(blocking: bool, timeout: float) -> None:
         raise ValueError("can't specify a timeout for a non-blocking call")
     if not timeout >= 0:
         raise ValueError(f"timeout value must be a non-negative number, not {timeout!r}")
+    if timeout > TIMEOUT_MAX:
+        raise OverflowError(f"timeout value is too large: {timeout!r}")
 
 
 def _name(owner: Any) -> str:
