@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
-from greenswitch.hub import TIMED_OUT, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
 from greenswitch.lines import Line
 
 
@@ -33,7 +33,7 @@ class _Link:
         return True
 
 
-class _Happening:
+class _Happening(Awaited):
     """What has happened or not, and the wait for it."""
 
     __slots__ = ("__weakref__", "_happened", "_line")
@@ -94,6 +94,9 @@ class _Happening:
             if isinstance(link, _Link) and link.notify == notify:
                 line.leave(link)
                 break
+
+    def lack(self, verb: str) -> str:
+        return "nobody sets it"
 
     def _at_fork_reinit(self) -> None:
         """Forget, in a forked child, who waited in the parent: as the standard library's events do."""

@@ -21,7 +21,7 @@ from queue import Empty
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from greenswitch.errors import HubError, ShutDown
-from greenswitch.hub import TIMED_OUT, Hub, Waiter, describe, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, Hub, Waiter, describe, get_hub
 from greenswitch.lines import Line
 
 Item = TypeVar("Item")
@@ -54,7 +54,7 @@ class Offer(Waiter):
         return item is not NOTHING
 
 
-class Exchange(Generic[Item]):
+class Exchange(Awaited, Generic[Item]):
     """A place where items change hands. Queues and channels say how."""
 
     __slots__ = ("__weakref__", "_getters", "_links", "_putters", "is_shutdown")
@@ -158,6 +158,9 @@ class Exchange(Generic[Item]):
             notify(self)
 
     # -- looking at it ---------------------------------------------------------------------------------------------
+
+    def lack(self, verb: str) -> str:
+        return "nobody takes anything out" if verb == "put into" else "nobody puts anything in"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(self._traits())}>"

@@ -12,7 +12,7 @@ Knows tasks, and the deadlines' way of interrupting a block and taking that back
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ import greenlet
 from greenlet import GreenletExit, getcurrent
 
 from greenswitch.errors import HubError, ScopeError
-from greenswitch.hub import Hub, Waiter, describe, get_hub
+from greenswitch.hub import Awaited, Hub, Waiter, describe, get_hub
 from greenswitch.tasks import Task
 from greenswitch.timeouts import Token, shield
 
@@ -42,7 +42,7 @@ class _Child(Task):
         """Leave it to the group: there it is not lost, and nobody else need hear of it."""
 
 
-class TaskGroup:
+class TaskGroup(Awaited):
     """A `with` block that waits for the tasks spawned in it, and ends them all when one fails.
 
     Raises a BaseExceptionGroup (an ExceptionGroup, if they all are Exceptions) of what the tasks and the block itself
@@ -185,6 +185,9 @@ class TaskGroup:
         if self._block_runs:
             self._token = Token("a task of the group has failed; the group's own `with` block ends this")
             self._hub.interrupt(self._owner, self._token, self._number)
+
+    def keepers(self) -> Iterable[object]:
+        return list(self._tasks)
 
     def __repr__(self) -> str:
         return f"<TaskGroup {self._state}, {len(self._tasks)} tasks>"

@@ -43,7 +43,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from greenswitch.hub import TIMED_OUT, Waiter
+from greenswitch.hub import TIMED_OUT, Awaited, Waiter
 
 
 class Standing(Protocol):
@@ -125,7 +125,7 @@ class Line(deque[Any]):
         return f"<Line: {len(self)} waiting>"
 
 
-class WaitableLock:
+class WaitableLock(Awaited):
     """A lock that `greenswitch.wait` and `iwait` can wait for, among others.
 
     They are told when it is ready, and take nothing: a semaphore that is ready may have been taken by another when they

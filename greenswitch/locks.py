@@ -10,7 +10,7 @@ Knows the line (`greenswitch.lines`), and who runs: a lock's owner is a task, or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import index
 from threading import TIMEOUT_MAX, BrokenBarrierError
 from types import TracebackType
@@ -20,7 +20,7 @@ import greenlet
 
 from greenswitch.errors import GreenswitchError
 from greenswitch.events import AsyncResult, Event
-from greenswitch.hub import TIMED_OUT, Waiter, describe, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, Waiter, brief, describe, get_hub
 from greenswitch.lines import Line, WaitableLock
 from greenswitch.tasks import Task, getcurrent
 
@@ -156,6 +156,13 @@ class Lock(WaitableLock):
     def _at_fork_reinit(self) -> None:
         super()._at_fork_reinit()
         self._owner = None
+
+    def keepers(self) -> Iterable[object]:
+        return () if self._owner is None else (self._owner,)
+
+    def lack(self, verb: str) -> str:
+        owner = self._owner
+        return f"{brief(owner)} has ended and has not released it" if owner is not None and owner.dead else ""
 
     def _times(self) -> str:
         return ""
@@ -319,6 +326,9 @@ class Semaphore(WaitableLock):
             if not self._line.give():
                 self._value += 1
 
+    def lack(self, verb: str) -> str:
+        return "nobody releases it"
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._value or 'none'} free{self._line.text}>"
 
@@ -339,7 +349,7 @@ class BoundedSemaphore(Semaphore):
         super().release(n)
 
 
-class Condition:
+class Condition(Awaited):
     """Tasks that hold a lock and wait until another, holding it, notifies them; as `threading.Condition`.
 
     `lock` may be any lock; without one it is a new RLock.
@@ -453,6 +463,9 @@ class Condition:
         self._lock._at_fork_reinit()
         self._line.clear()
 
+    def lack(self, verb: str) -> str:
+        return "nobody notifies it"
+
     def __repr__(self) -> str:
         return f"<Condition on {self._lock!r}, {len(self._line)} waiting>"
 
@@ -469,7 +482,7 @@ class _Round:
         self.broken = False
 
 
-class Barrier:
+class Barrier(Awaited):
     """A point where tasks wait until `parties` of them have come, then all go on; as `threading.Barrier`.
 
     The last to come calls `action()` first. Once somebody's time is over, or the action fails, the barrier is broken
@@ -559,6 +572,10 @@ class Barrier:
     def broken(self) -> bool:
         """Whether it is broken."""
         return self._round.broken
+
+    def lack(self, verb: str) -> str:
+        missing = self._parties - self._round.came
+        return f"{missing} more {'has' if missing == 1 else 'have'} to come"
 
     def __repr__(self) -> str:
         return f"<Barrier {'broken' if self.broken else f'{self.n_waiting} of {self._parties} here'}>"

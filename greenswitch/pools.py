@@ -18,7 +18,7 @@ from greenlet import GreenletExit
 
 from greenswitch.errors import HubError
 from greenswitch.feeds import Feed, Map, Results
-from greenswitch.hub import TIMED_OUT, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
 from greenswitch.lines import Line
 from greenswitch.locks import Semaphore
 from greenswitch.tasks import Task, getcurrent, joinall, wait
@@ -53,13 +53,25 @@ class Call(Task):
 
 
 class _Places(Semaphore):
-    __slots__ = ()
+    __slots__ = ("_tasks",)
+
+    one_will_do = True
+
+    def __init__(self, value: int, tasks: set[Call]) -> None:
+        super().__init__(value)
+        self._tasks = tasks
+
+    def keepers(self) -> Iterable[object]:
+        return list(self._tasks)
+
+    def lack(self, verb: str) -> str:
+        return ""
 
     def __repr__(self) -> str:
         return f"<place in a Pool, {self.value or 'none'} free{self._line.text}>"
 
 
-class Pool:
+class Pool(Awaited):
     """At most `size` tasks at a time. With `with`, the block ends when all have ended, and raises what they raised.
 
     ValueError for a size below one.
@@ -69,8 +81,8 @@ class Pool:
         self.size = index(size)
         if self.size < 1:
             raise ValueError(f"a pool needs at least one place, not {size!r}")
-        self.places = _Places(self.size)
         self.tasks: set[Call] = set()
+        self.places = _Places(self.size, self.tasks)
         self.feeders: set[Task] = set()
         self._failures: deque[Call] = deque(maxlen=_FAILURES)
         self._joiners = Line()
@@ -242,6 +254,9 @@ class Pool:
 
     def __bool__(self) -> bool:
         return True  # an empty one is no false one
+
+    def keepers(self) -> Iterable[object]:
+        return list(self.tasks)
 
     def __repr__(self) -> str:
         return f"<Pool of {self.size}: {len(self.tasks)} running{self.places._line.text}>"

@@ -356,6 +356,15 @@ class Queue(SimpleQueue[Item]):
         """How many items it holds; 0 or less: any number."""
         return self._maxsize
 
+    def lack(self, verb: str) -> str:
+        taken = self._unfinished - len(self._items)
+        if verb != "join":
+            return super().lack(verb)
+        if taken <= 0:
+            return "nobody takes anything out"
+        items = "1 item that has" if taken == 1 else f"{taken} items that have"
+        return f"task_done() has not been called for {items} been taken out"
+
     def full(self) -> bool:
         """Return whether it holds as many items as it may."""
         return 0 < self._maxsize <= len(self._items)

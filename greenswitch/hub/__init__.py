@@ -3,6 +3,7 @@
 from greenswitch.hub import fork  # noqa: F401  # for its effect: a child's hub starts afresh
 from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.ctrl_c import CtrlC
+from greenswitch.hub.deadlock import Awaited
 from greenswitch.hub.hub import Hub, current_hub, get_hub, has_hub
 from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
@@ -15,6 +16,7 @@ __all__ = [
     "READ",
     "TIMED_OUT",
     "WRITE",
+    "Awaited",
     "Carrier",
     "CtrlC",
     "Direction",

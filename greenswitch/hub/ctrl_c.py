@@ -53,7 +53,7 @@ class CtrlC:
 
 
 def wakes_nobody(handler: Any) -> bool:
-    """Return whether a signal's `handler` wakes nobody: it is no function, or says so by its object's `wakes_nobody`."""
+    """Return whether a signal's `handler` wakes nobody: it is no function, or its object has a true `wakes_nobody`."""
     return (
         not callable(handler)
         or handler is signal.default_int_handler
