@@ -16,7 +16,7 @@ import selectors
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 # The bits of <sys/epoll.h>, so that what epoll returns needs no translation. Other pollers speak them too.
 READ = 0x001
@@ -28,6 +28,16 @@ HANGUP = _PRI | 0x008 | 0x010 | _RDHUP  # urgent data, ERR, HUP, RDHUP: both dir
 _EDGE = 1 << 31
 _MAX_SLEEP = 86_400.0  # seconds; the kernel's timeouts are small integers, and a hub may well wake once a day
 _FD_SETSIZE = 1024
+
+_epoll: Any = getattr(select, "epoll", None)  # the original, also after monkey patching
+
+_SELECTORS: dict[str, type[selectors.BaseSelector]] = {}
+"""The standard library's selectors, best first. The hub's own: monkey patching changes what the originals call."""
+for _name in ("epoll", "kqueue", "devpoll", "poll", "select"):
+    _kind = getattr(selectors, f"{_name.capitalize()}Selector", None)
+    if _kind is not None:
+        _kept = {name: value for name, value in vars(_kind).items() if name in ("_selector_cls", "_select")}
+        _SELECTORS[_name] = type(_kind.__name__, (_kind,), _kept)
 
 
 class Poller(Protocol):
@@ -61,7 +71,7 @@ class EpollPoller:
     keeps = True
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        self._epoll: select.epoll = _epoll()
 
     def __repr__(self) -> str:
         return "<EpollPoller closed>" if self._epoll.closed else f"<EpollPoller fd={self._epoll.fileno()}>"
@@ -108,7 +118,7 @@ class SelectorPoller:
     keeps = False
 
     def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
-        self._selector = selectors.DefaultSelector() if selector is None else selector
+        self._selector = next(iter(_SELECTORS.values()))() if selector is None else selector
         self._limit = _FD_SETSIZE if isinstance(self._selector, selectors.SelectSelector) and os.name != "nt" else None
 
     def __repr__(self) -> str:
@@ -169,12 +179,10 @@ class SelectorPoller:
 def _choices() -> dict[str, Callable[[], Poller]]:
     """What this platform offers, best first."""
     found: dict[str, Callable[[], Poller]] = {}
-    if hasattr(select, "epoll"):
+    if _epoll is not None:
         found["epoll"] = EpollPoller
-    for name in ("kqueue", "devpoll", "poll", "select"):
-        selector = getattr(selectors, f"{name.capitalize()}Selector", None)
-        if selector is not None:
-            found[name] = lambda selector=selector: SelectorPoller(selector())  # type: ignore[misc]
+    for name, selector in _SELECTORS.items():
+        found.setdefault(name, lambda selector=selector: SelectorPoller(selector()))  # type: ignore[misc]
     return found
 
 
