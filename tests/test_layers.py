@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("tasks", "timeouts", "groups", "lines", "events", "locks", "exchanges", "channels", "queues"),
         *("pools", "feeds", "threads", "local"),
     ),
-    ("names", "sockets", "tls", "processes", "files", "servers"),
+    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers"),
     ("green/",),
     ("monkey", "guests/", "recorder", "dump", "watchdog"),
     ("testing", "echo", "__init__"),
