@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import greenlet
 from greenlet import GreenletExit, getcurrent
@@ -90,12 +91,13 @@ class Carrier(greenlet.greenlet):
 class Carriers:
     """The carriers of one hub: all of them, and those at rest."""
 
-    __slots__ = ("_hub", "all", "idle")
+    __slots__ = ("__weakref__", "_hub", "all", "idle")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.all: set[Carrier] = set()
         self.idle: list[Carrier] = []
+        _everywhere.add(self)
 
     def start_one(self, job: Job) -> Any:
         """Have the hub start a new carrier with `job`."""
@@ -131,3 +133,12 @@ class Carriers:
             carrier.parent = getcurrent()
             carrier.throw(GreenletExit)
         self.idle.clear()
+
+
+_everywhere: WeakSet[Carriers] = WeakSet()
+
+
+def open_hubs() -> list[Hub]:
+    """Return every hub of this process that is not closed, in whatever thread. Any thread."""
+    # From a list, which is made in one step: other threads open hubs meanwhile.
+    return list({id(one._hub): one._hub for one in list(_everywhere) if not one._hub.closed}.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import threading
 import weakref
 from typing import Any
 
@@ -191,3 +192,25 @@ def test_carrier_survives_whatever_its_task_raises(hub: Hub, error: type[BaseExc
     assert (task.exception is None) == (error is GreenletExit)
     assert spawn(lambda: 1).get() == 1
     assert len(hub.carriers.all) == 1
+
+
+def test_open_hubs_of_all_threads_are_found_and_closed_ones_are_not(no_leaked_fds: None) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    theirs: list[Hub] = []
+
+    def in_thread() -> None:
+        with Hub() as hub:
+            theirs.append(hub)
+            begun.set()
+            go_on.wait(10)
+
+    before = carriers.open_hubs()
+    thread = threading.Thread(target=in_thread)
+    with Hub() as outer, Hub() as inner:
+        thread.start()
+        begun.wait(10)
+        new = [hub for hub in carriers.open_hubs() if hub not in before]
+        assert {*new} == {outer, inner, *theirs}
+        go_on.set()
+        thread.join()
+    assert [hub for hub in carriers.open_hubs() if hub not in before] == []
