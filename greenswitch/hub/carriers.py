@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ref
 
 import greenlet
 from greenlet import GreenletExit, getcurrent
@@ -97,7 +97,7 @@ class Carriers:
         self._hub = hub
         self.all: set[Carrier] = set()
         self.idle: list[Carrier] = []
-        _everywhere.add(self)
+        _everywhere.add(ref(self, _everywhere.discard))
 
     def start_one(self, job: Job) -> Any:
         """Have the hub start a new carrier with `job`."""
@@ -135,10 +135,11 @@ class Carriers:
         self.idle.clear()
 
 
-_everywhere: WeakSet[Carriers] = WeakSet()
+_everywhere: set[ref[Carriers]] = set()
 
 
 def open_hubs() -> list[Hub]:
     """Return every hub of this process that is not closed, in whatever thread. Any thread."""
-    # From a list, which is made in one step: other threads open hubs meanwhile.
-    return list({id(one._hub): one._hub for one in list(_everywhere) if not one._hub.closed}.values())
+    # A list of them is made in one step: other threads open hubs meanwhile.
+    hubs = {one._hub for reference in list(_everywhere) if (one := reference()) is not None}
+    return [hub for hub in hubs if not hub.closed]
