@@ -27,15 +27,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("tasks", "timeouts", "groups", "lines", "events", "locks", "exchanges", "channels", "queues"),
         *("pools", "feeds", "threads", "local"),
     ),
-    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers"),
+    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "copies"),
     ("green/",),
-    ("monkey", "guests/", "recorder", "dump", "watchdog"),
+    ("monkey", "guests/", "recorder/", "dump", "watchdog"),
     ("testing", "echo", "__init__"),
 )
 LAYER_OF = {place: number for number, places in enumerate(LAYERS) for place in places}
 
 # Imports inside a function: (module, what it imports) -> why it can't stand at the top of the file.
-LAZY: Mapping[tuple[str, str], str] = {}
+LAZY: Mapping[tuple[str, str], str] = {
+    ("greenswitch.recorder.timeline", "matplotlib"): "an optional dependency, and only a drawn recording needs it",
+}
 
 # greenlet is the only runtime dependency, and _typeshed exists for type checkers only; anything else is optional, so
 # lazy, so in LAZY.
