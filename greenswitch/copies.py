@@ -1,0 +1,109 @@
+"""A second copy of a standard library's module, over other modules than the first.
+
+A module's source says `import _thread`, or `from select import epoll`. Run once more with builtins whose `__import__`
+answers with something else, it becomes a module of the same text over other foundations; the first copy, and everybody
+who has imported it, are not touched. So there can be a `threading` whose threads are tasks beside the original, and a
+`selectors` that blocks beside the patched one.
+
+Knows Python's import system. Must not know what is put in whose place.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
+from typing import Any
+
+
+def run_again(name: str, instead: Mapping[str, ModuleType]) -> ModuleType:
+    """Return a new module of the source of module `name`; where it imports a key of `instead` it gets the value."""
+    spec = find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"there is no source of {name!r} to run", name=name)
+    module = module_from_spec(spec)
+    vars(module)["__builtins__"] = builtins_with(instead)
+    spec.loader.exec_module(module)
+    return module
+
+
+def builtins_with(instead: Mapping[str, ModuleType]) -> dict[str, Any]:
+    """Return builtins for a module whose imports of a key of `instead` shall get the value."""
+
+    def import_instead(
+        name: str,
+        globals: Mapping[str, Any] | None = None,
+        locals: Mapping[str, Any] | None = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        # `import a.b` wants `a`; `from a.b import c` wants `a.b`.
+        wanted = name if fromlist else name.partition(".")[0]
+        if level == 0 and wanted in instead:
+            return instead[wanted]
+        return builtins.__import__(name, globals, locals, fromlist or (), level)
+
+    return {**vars(builtins), "__import__": import_instead}
+
+
+class Namespace(ModuleType):
+    """A module of which some names are others than in `beneath`; the rest is looked up there each time.
+
+    A callable in `lazy` makes a name's value when that is first wanted.
+    """
+
+    def __init__(self, beneath: ModuleType, names: Mapping[str, Any], lazy: Mapping[str, Callable[[], Any]]) -> None:
+        super().__init__(beneath.__name__, beneath.__doc__)
+        vars(self).update(names)
+        self.__beneath = beneath
+        self.__lazy = dict(lazy)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__lazy:
+            vars(self)[name] = made = self.__lazy.pop(name)()
+            return made
+        return getattr(self.__beneath, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(self.__beneath), *vars(self)})
+
+
+class ImportingInstead:
+    """A finder for `sys.meta_path`: the modules of certain packages get others than they name in their imports."""
+
+    def __init__(self, packages: tuple[str, ...], instead: Mapping[str, ModuleType]) -> None:
+        self._packages = packages
+        self._instead = instead
+
+    def is_of_these(self, name: str) -> bool:
+        """Return whether a module belongs to these packages."""
+        return any(name == package or name.startswith(f"{package}.") for package in self._packages)
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """Find a module as Python does; then see to it that it runs over the others."""
+        if not self.is_of_these(name):
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self._instead)  # type: ignore[assignment]
+        return spec
+
+
+class _Loader:
+    """A module's loader, but for the builtins that it gives to the module."""
+
+    def __init__(self, loader: Any, instead: Mapping[str, ModuleType]) -> None:
+        self._loader = loader
+        self._instead = instead
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__builtins__"] = builtins_with(self._instead)
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

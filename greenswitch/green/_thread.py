@@ -1,0 +1,360 @@
+"""The twin of the standard library's `_thread`: a thread is a task of the hub in which it is started.
+
+Everything that `threading` does, it does by these: so the twin of `threading`, and `threading` itself when it is
+patched, keep the standard library's own classes. Idents: a task's is the id of the task; what stands outside of tasks
+has the OS thread's. What isn't here is the original's own, `get_native_id` too: tasks share their OS thread's.
+
+The names that only some Python versions have (`_set_sentinel` until 3.12; `start_joinable_thread`, `_ThreadHandle` and
+their kin from 3.13 on) are all here; `REPLACED` has those of this version.
+"""
+
+from __future__ import annotations
+
+import _thread as original
+import os
+import sys
+from _thread import _count as _os_count
+from _thread import get_ident as _os_ident
+from _thread import start_new_thread as _start_os_thread
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Final, NoReturn
+from weakref import WeakSet
+
+import greenlet
+
+from greenswitch import locks
+from greenswitch.events import Event
+from greenswitch.hub import Hub, current_hub, get_hub
+from greenswitch.local import local as _local  # noqa: F401  # a name of the original's
+from greenswitch.tasks import Task, getcurrent
+from greenswitch.threads import OSThread
+
+_os_shutdown: Callable[[], None] = getattr(original, "_shutdown", lambda: None)
+_JOINABLE: Final = sys.version_info >= (3, 13)
+
+# Whose threads wait where no hub can help them: in C, or with originals that monkey patching leaves them.
+OS_THREADS_OF = ("asyncio", "multiprocessing", "concurrent.futures.process")
+
+
+class lock(locks.Lock):  # the original's name
+    """`_thread.lock`, for tasks."""
+
+    __slots__ = ()
+
+    acquire_lock = locks.Lock.acquire
+    release_lock = locks.Lock.release
+    locked_lock = locks.Lock.locked
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("type '_thread.lock' is not an acceptable base type")
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+
+class RLock(locks.RLock):
+    """`_thread.RLock`, for tasks."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> RLock:
+        return super().__new__(cls)  # arguments mean nothing to the original's either
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+
+def _repr(one: locks.Lock) -> str:
+    """Return the original's repr, and who holds it."""
+    state = "locked" if one.locked() else "unlocked"
+    return f"<{state} {type(one).__name__} object {one.text} at {id(one):#x}>"
+
+
+LockType = lock
+
+
+def allocate_lock() -> lock:
+    """Return a new lock."""
+    return lock()
+
+
+allocate = allocate_lock
+
+
+# -- who runs ----------------------------------------------------------------------------------------------------------
+
+
+def get_ident() -> int:
+    """Return a number, not zero, that no other thread has now: a task's own, or the OS thread's outside of tasks."""
+    current: Any = greenlet.getcurrent()
+    if current.parent is None:
+        return _os_ident()
+    job = getattr(current, "job", None)
+    if job is not None:
+        return id(job)
+    hub = current_hub()
+    return _os_ident() if hub is not None and hub.greenlet is current else id(current)
+
+
+class ThreadTask(Task):
+    """A thread. What it raises is reported as a thread's errors are, and SystemExit just ends it."""
+
+    __slots__ = ()
+
+    def __init__(self, hub: Hub, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(hub, function, args, kwargs)
+        self.context = Context()
+        thread = getattr(function, "__self__", None)
+        name = getattr(thread, "_name", None)
+        if name is not None:
+            self.name = name
+        _running.add(self)
+
+    def finish(self, value: Any, error: BaseException | None) -> None:
+        _running.discard(self)
+        if error is not None and not isinstance(error, (greenlet.GreenletExit, KeyboardInterrupt)):
+            if not isinstance(error, SystemExit):
+                _report(self.function, error)
+            error = None
+        super().finish(value, error)
+
+
+_running: set[ThreadTask] = set()
+
+
+def _report(function: Any, error: BaseException) -> None:
+    message, subject = "Exception ignored in thread started by", function
+    if _JOINABLE:
+        message, subject = f"{message} {function!r}", None
+    sys.unraisablehook(_hook_args_type()((type(error), error, error.__traceback__, message, subject)))
+
+
+def _hook_args_type() -> Any:
+    """Return the type of what `sys.unraisablehook` takes. It has no public name: let the interpreter make one."""
+
+    class Fails:
+        def __del__(self) -> None:
+            raise ValueError
+
+    seen: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda args: seen.append(type(args))
+    try:
+        Fails()
+    finally:
+        sys.unraisablehook = hook
+    return seen[0]
+
+
+def _count() -> int:
+    """Return how many threads run, as tasks or in the OS; the main thread doesn't count."""
+    return len(_running) + _os_count()
+
+
+# -- starting ----------------------------------------------------------------------------------------------------------
+
+
+def start_new_thread(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Any = None, /) -> int:
+    """Start `function(*args, **kwargs)` as a task at the hub's next turn; return its ident. Never switches."""
+    if not callable(function):
+        raise TypeError("first arg must be callable")
+    if not isinstance(args, tuple):
+        raise TypeError("2nd arg must be a tuple")
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise TypeError("optional 3rd arg must be a dictionary")
+    return _start(function, args, kwargs or {}, None)
+
+
+start_new = start_new_thread
+
+
+def _start(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], handle: _ThreadHandle | None
+) -> int:
+    if _wants_os_thread(function):
+        return _start_os_thread(_in_os_thread, (function, args, kwargs, handle))
+    hub = get_hub()
+    task = ThreadTask(hub, function, args, kwargs)
+    if handle is not None:
+        handle.begin(id(task))
+        task.add_link(handle.end)
+    hub.ready.append(task)
+    return id(task)
+
+
+def _wants_os_thread(function: Callable[..., Any]) -> bool:
+    """Return whether it is a Thread that shall be one of the OS, or that was made with originals before patching."""
+    thread = getattr(function, "__self__", None)
+    started = getattr(thread, "_started", None)  # an Event, over a Condition, over a lock
+    waits_with = getattr(getattr(started, "_cond", None), "_lock", None)
+    return (
+        isinstance(thread, OSThread)
+        or type(thread).__module__.startswith(OS_THREADS_OF)
+        or (waits_with is not None and not isinstance(waits_with, locks.Lock))
+    )
+
+
+def _in_os_thread(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], handle: _ThreadHandle | None
+) -> None:
+    ident = _os_ident()
+    if handle is not None:
+        handle.begin(ident)
+    try:
+        function(*args, **kwargs)
+    finally:
+        sentinel = _sentinels.pop(ident, None)
+        if sentinel is not None:
+            _release(sentinel)
+        if handle is not None:
+            handle.end()
+
+
+# -- the end of a thread, until Python 3.12 ----------------------------------------------------------------------------
+
+
+_sentinels: dict[int, lock] = {}
+
+
+def _set_sentinel() -> lock:
+    """Return a lock that is released when the calling thread has ended."""
+    sentinel = lock()
+    current = getcurrent()
+    if isinstance(current, Task):
+        current.add_link(lambda _: _release(sentinel))
+    else:
+        _sentinels[get_ident()] = sentinel
+    return sentinel
+
+
+def _release(sentinel: lock) -> None:
+    if sentinel.locked():
+        sentinel.release()
+
+
+# -- the end of a thread, from Python 3.13 on --------------------------------------------------------------------------
+
+
+class _ThreadHandle:
+    """What a thread is joined by."""
+
+    __slots__ = ("__weakref__", "_begun", "_ended", "ident")
+
+    def __init__(self) -> None:
+        self.ident = 0
+        self._begun = False
+        self._ended = Event()
+        _handles.add(self)
+
+    def begin(self, ident: int) -> None:
+        """The thread runs, or is about to."""
+        self.ident = ident
+        self._begun = True
+
+    def end(self, _: object = None) -> None:
+        """The thread has ended."""
+        _awaited.discard(self)
+        self._ended.set()
+
+    def join(self, timeout: float | None = None, /) -> None:
+        """Park until the thread has ended, at most `timeout` seconds."""
+        self._must_have_begun()
+        if self._ended.is_set():
+            return
+        if self.ident == get_ident():
+            raise RuntimeError("Cannot join current thread")
+        self._ended.wait(None if timeout is None or timeout < 0 else timeout)
+
+    def is_done(self) -> bool:
+        """Return whether the thread has ended."""
+        return self._ended.is_set()
+
+    def _set_done(self) -> None:
+        self._must_have_begun()
+        self.end()
+
+    def _must_have_begun(self) -> None:
+        if not self._begun:
+            raise RuntimeError("thread not started")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} object: ident={self.ident}>"
+
+
+_handles: WeakSet[_ThreadHandle] = WeakSet()
+_awaited: set[_ThreadHandle] = set()
+"""Those of threads that the interpreter waits for when it ends."""
+
+
+def _make_thread_handle(ident: int) -> _ThreadHandle:
+    """Return the handle of a thread that runs already."""
+    handle = _ThreadHandle()
+    handle.begin(ident)
+    return handle
+
+
+def start_joinable_thread(
+    function: Callable[[], Any], handle: _ThreadHandle | None = None, daemon: bool = True
+) -> _ThreadHandle:
+    """Start `function()` as a task at the hub's next turn; return what it can be joined by. Never switches."""
+    if not callable(function):
+        raise TypeError("thread function must be callable")
+    if handle is None:
+        handle = _ThreadHandle()
+    if not isinstance(handle, _ThreadHandle):
+        raise TypeError("'handle' must be a _ThreadHandle")
+    if handle._begun:
+        raise RuntimeError("thread already started")
+    handle._begun = True
+    if not daemon:
+        _awaited.add(handle)
+    try:
+        _start(function, (), {}, handle)
+    except BaseException:
+        handle._begun = False
+        _awaited.discard(handle)
+        raise
+    return handle
+
+
+def _shutdown() -> None:
+    """Park until all threads have ended but daemons."""
+    while _awaited:
+        for handle in list(_awaited):
+            handle.join()
+    _os_shutdown()
+
+
+def _in_child() -> None:
+    """In a forked child, only the thread that forked goes on."""
+    mine = get_ident()
+    _running.intersection_update([getcurrent()])
+    for handle in list(_handles):
+        if handle.ident != mine and handle._begun:
+            handle.end()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+_OURS = (
+    *("LockType", "RLock", "allocate", "allocate_lock", "get_ident", "lock", "start_new", "start_new_thread"),
+    *("_ThreadHandle", "_count", "_local", "_make_thread_handle", "_set_sentinel", "_shutdown"),
+    "start_joinable_thread",
+)
+REPLACED = tuple(name for name in _OURS if hasattr(original, name))
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(original, name)
+    except AttributeError:
+        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's _thread") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(original)})

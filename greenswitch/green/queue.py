@@ -1,0 +1,30 @@
+"""The twin of the standard library's `queue`: the same names, for tasks.
+
+Patching replaces `SimpleQueue` only: the standard library's other queues are made of locks, which are ours then.
+
+Knows the package's queues, and the standard library's `queue`.
+"""
+
+from __future__ import annotations
+
+import queue as original
+from typing import Any
+
+from greenswitch.queues import Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
+
+REPLACED = ("SimpleQueue",)
+
+__all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
+__all__ += [name for name in original.__all__ if name not in __all__]
+_ours = ShutDown  # has the original's name from Python 3.13 on, and then is the original
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(original, name)
+    except AttributeError:
+        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's queue") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(original)})

@@ -1,0 +1,135 @@
+"""The twin of the standard library's `threading`: threads are tasks, and what they wait with parks them.
+
+It is the standard library's own text, run once more over the twin of `_thread`: all that `threading` is, in each Python
+version, follows from that. The copy is made when its first name is asked for; patching leaves the original where it is,
+and replaces what that calls. Here is the little that differs (`adapt`), for both:
+
+- KeyboardInterrupt in a thread goes on to main, as Ctrl-C that comes while the thread happens to run; and a kill ends a
+  thread without a word.
+- A task that is no thread is a dummy thread for `current_thread()`, which goes away with the task, and has its name.
+- Who joins the main thread parks.
+
+Knows the twin of `_thread`, and how to run a module again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading as original
+from _thread import get_ident as _os_ident
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import greenlet
+
+from greenswitch.copies import run_again
+from greenswitch.green import _thread
+from greenswitch.local import local
+from greenswitch.tasks import Task, getcurrent
+
+REPLACED: tuple[str, ...] = ()  # what it calls is; see `patch`
+Replace = Callable[[object, str, object], None]
+
+
+def patch(replace: Replace) -> None:
+    """Have the original's threads behave as ours; monkey puts our locks and starters in their place."""
+    adapt(original, replace)
+    if hasattr(original, "_shutdown_locks"):
+        _be_joinable_by_lock(replace)
+    else:
+        for name, value in vars(original.main_thread()).items():
+            if type(value).__name__ == "_ThreadHandle":
+                replace(original.main_thread(), name, _thread._make_thread_handle(_os_ident()))
+
+
+def _be_joinable_by_lock(replace: Replace) -> None:
+    """Give the main thread a lock of ours for those who join it, until Python 3.12."""
+    main: Any = original.main_thread()
+    theirs, ours = main._tstate_lock, _thread.lock()
+    ours.acquire()
+    replace(main, "_tstate_lock", ours)
+    locks: set[Any] = vars(original)["_shutdown_locks"]
+    replace(original, "_shutdown_locks", {ours if one is theirs else one for one in locks})
+
+
+def adapt(module: ModuleType, replace: Replace) -> None:
+    """Replace in `module`, the original or a copy, what differs for tasks."""
+    replace(module, "_make_invoke_excepthook", _making_invoke_excepthook(module))
+    replace(module._DummyThread, "__init__", _dummy_init(module))
+    if hasattr(module, "_thread_local_info"):  # by which dummies go away
+        replace(module, "_thread_local_info", local())
+
+
+def _making_invoke_excepthook(module: Any) -> Callable[[], Callable[[Any], None]]:
+    make = module._make_invoke_excepthook
+
+    def make_invoke_excepthook() -> Callable[[Any], None]:
+        invoke = make()
+
+        def invoke_excepthook(thread: Any) -> None:
+            error = sys.exc_info()[1]
+            if isinstance(error, (KeyboardInterrupt, greenlet.GreenletExit)) and isinstance(getcurrent(), Task):
+                raise error  # see ThreadTask.finish
+            invoke(thread)
+
+        return invoke_excepthook
+
+    return make_invoke_excepthook
+
+
+class _Gone:
+    """Is dropped when a dummy's task or greenlet ends, and takes the dummy out of the list of threads."""
+
+    def __init__(self, active: dict[int, Any], ident: int, dummy: Any) -> None:
+        self._of = active, ident, dummy
+
+    def __del__(self) -> None:
+        active, ident, dummy = self._of
+        if active.get(ident) is dummy:
+            del active[ident]
+
+
+def _dummy_init(module: Any) -> Callable[[Any], None]:
+    init = module._DummyThread.__init__
+    tied = local()
+
+    def __init__(self: Any) -> None:
+        init(self)
+        current = getcurrent()
+        if isinstance(current, Task) and not isinstance(current, _thread.ThreadTask):
+            self.name = current.name
+        tied.gone = _Gone(module._active, self.ident, self)
+
+    return __init__
+
+
+# -- the copy ----------------------------------------------------------------------------------------------------------
+
+
+def _make_copy() -> ModuleType:
+    copy: Any = run_again("threading", {"_thread": sys.modules[_thread.__name__]})
+    adapt(copy, setattr)
+    copy.BrokenBarrierError = original.BrokenBarrierError
+    atexit.register(copy._shutdown)
+    return copy  # type: ignore[no-any-return]
+
+
+__all__ = list(original.__all__)
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _names:
+            raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's threading")
+        if "_copy" not in globals():
+            globals()["_copy"] = _make_copy()
+        return getattr(globals()["_copy"], name)
+
+
+_names = frozenset(dir(original))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_names})

@@ -1,0 +1,69 @@
+"""The modules that keep the originals under monkey patching: asyncio, multiprocessing, and process pools.
+
+An event loop of asyncio's runs its own poller, and multiprocessing waits in C (its semaphores, its pipes between the
+steps of one protocol): cooperation would only tear them apart. So for them `select`, `socket`, `os` and `time` are as
+they were, and a `threading.Thread` is a thread of the OS, with the locks of ours, which work between OS threads too.
+They block the thread that calls them, as ever: call them by `to_thread`, or run the hub as a guest of asyncio.
+
+It is done by their imports: those that come later get these modules instead of the patched ones; in those that are
+there already the globals are replaced.
+
+Knows these packages' names, and what they import. Must not know what is patched.
+"""
+
+from __future__ import annotations
+
+import concurrent
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from greenswitch.copies import ImportingInstead, Namespace, run_again
+from greenswitch.green._thread import OS_THREADS_OF
+from greenswitch.threads import OSThread
+
+_AS_THEY_WERE = ("os", "queue", "select", "signal", "socket", "time")
+
+
+class Originals:
+    """What these modules get instead of what is patched. Made before anything is."""
+
+    def __init__(self) -> None:
+        self.instead: dict[str, ModuleType] = {}
+        for name in _AS_THEY_WERE:
+            module = import_module(name)
+            self.instead[name] = Namespace(module, vars(module), {})
+        self.instead["selectors"] = run_again("selectors", self.instead)
+        self.instead["threading"] = Namespace(threading, {"Thread": OSThread}, {})
+        self.instead["concurrent"] = Namespace(concurrent, {}, {"futures": self._futures})
+        self.finder = ImportingInstead(OS_THREADS_OF, self.instead)
+
+    def _futures(self) -> ModuleType:
+        """A `concurrent.futures` whose workers are OS threads. The futures are the same as everybody's."""
+
+        def executor() -> Any:
+            return run_again("concurrent.futures.thread", self.instead).ThreadPoolExecutor
+
+        from concurrent import futures
+
+        return Namespace(futures, {}, {"ThreadPoolExecutor": executor})
+
+    def patch(self, replace: Callable[[object, str, object], None]) -> None:
+        """Replace the globals of such modules that have been imported already, and see to the next ones."""
+        theirs = {id(sys.modules[name]): module for name, module in self.instead.items()}
+        for name, module in list(sys.modules.items()):
+            if self.finder.is_of_these(name):
+                for found, value in list(vars(module).items()):
+                    if id(value) in theirs:
+                        replace(module, found, theirs[id(value)])
+        replace(sys, "meta_path", [self.finder, *sys.meta_path])
+
+
+def keeps_originals(module: str) -> bool:
+    """Return whether a module is one of these."""
+    return any(module == package or module.startswith(f"{package}.") for package in OS_THREADS_OF)
+
+
