@@ -93,11 +93,10 @@ if hasattr(original, "poll"):
         def __new__(cls) -> Self:
             raise TypeError(f"cannot create '{cls.__module__}.{cls.__name__}' instances")
 
-        def register(self, fd: FileDescriptorLike, eventmask: int = -1, /) -> None:
-            """As the original's `register`: bits of `eventmask` are POLLIN, POLLPRI, POLLOUT; all, unless told."""
-            args = () if eventmask == -1 else (eventmask,)
-            self._poll.register(fd, *args)
-            self._events[_fd(fd)] = eventmask if args else READ | WRITE | _PRI
+        def register(self, fd: FileDescriptorLike, eventmask: int = READ | WRITE | _PRI, /) -> None:
+            """As the original's `register`."""
+            self._poll.register(fd, eventmask)
+            self._events[_fd(fd)] = eventmask
 
         def modify(self, fd: FileDescriptorLike, eventmask: int, /) -> None:
             """As the original's `modify`."""
