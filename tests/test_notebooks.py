@@ -129,9 +129,10 @@ def shown(cell: Cell) -> list[tuple[str, str]]:
 
 
 def comparable(cell: Cell) -> list[tuple[str, list[str]]]:
-    """Return what a cell shows, but for measured figures, and in the tagged cells but for the order of the lines."""
+    """Return what a cell shows, but for measured figures, pictures of them, and in tagged cells the lines' order."""
     any_order = "any-order" in cell["metadata"].get("tags", [])
-    lines = [(kind, re.sub(r"\d+\.\d+", "#.#", text).splitlines()) for kind, text in shown(cell) if kind != "image/png"]
+    found = [(kind, "" if kind.startswith("image/") else text) for kind, text in shown(cell)]
+    lines = [(kind, re.sub(r"\d+\.\d+", "#.#", text).splitlines()) for kind, text in found]
     return [(kind, sorted(text) if any_order else text) for kind, text in lines]
 
 
@@ -357,6 +358,13 @@ def test_outputs_differ_in_words_but_not_in_measured_figures() -> None:
     assert comparable(old) == comparable(new) != comparable(other)
     (one,), (two,) = (code_cells(with_output(text, tags=["any-order"])) for text in ("a\nb", "b\na"))
     assert comparable(one) == comparable(two)
+
+
+def test_pictures_may_differ_but_must_be_there() -> None:
+    (plain,), (one,), (other,) = (code_cells(with_output("drawn")) for _ in range(3))
+    for cell, picture in ((one, "<svg>1</svg>"), (other, "<svg>2</svg>")):
+        cell["outputs"].append({"output_type": "display_data", "data": {"image/svg+xml": [picture]}, "metadata": {}})
+    assert comparable(one) == comparable(other) != comparable(plain)
 
 
 def test_write_keeps_what_says_the_same_and_drops_what_an_editor_leaves() -> None:
