@@ -10,8 +10,8 @@ It shows what the thread does: hand-switched greenlets and the hub's tasks alike
 that it runs on. One idea a file, each knowing only those above it:
 
 - `events`: what one event says. `spans`: from events to what each lane did when. `perfetto`, `timeline`: both drawn.
-- `lanes`: who is who. `passed`: what crossed at a switch. `probes`: what a trace function doesn't see. `tracing`:
-  from all that to events.
+- `lanes`: who is who. `probes`: what a trace function doesn't see. `tracing`: from all that to
+  events.
 - `recording`: keeps the last of them.
 
 Knows greenlet, the hub, tasks and locks. Nothing below knows it: a program that isn't recorded pays nothing.

@@ -15,10 +15,13 @@ from typing import Literal, Protocol
 
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
-from greenswitch.hub import Carrier, Hub, Job, current_hub
+from greenswitch.core.passed import CallSites, arguments, label_of, short, shorten
+from greenswitch.hub import Carrier, Hub, Job, brief, current_hub, describe
 from greenswitch.recorder import probes
 from greenswitch.recorder.lanes import Lane, Lanes, outermost_function, running_function
-from greenswitch.recorder.passed import CallSites, arguments, short, shorten
+
+label_of.register(Job, brief)  # its repr says what it waits for, and may go in circles
+label_of.register(greenlet, describe)
 
 Entry = Job | greenlet
 Tracing = Callable[[Literal["switch", "throw"], tuple[greenlet, greenlet]], object]

@@ -5,7 +5,8 @@ switch by hand the line tells that the greenlet stands in: `other.switch(ball + 
 where that can't have any effect: names, literals, items of lists, arithmetic on plain numbers. Where it might have one
 (a call, an attribute) the text of the expression stands for its value, in backquotes.
 
-Knows frames, source lines and values; keeps none of them: all that leaves this module is text.
+Knows frames, source lines and values; keeps none of them: all that leaves this module is text. Must not know a task or
+a hub: what is better called by a label than by its repr is told to `label_of`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import ast
 import linecache
 import operator
 from collections.abc import Callable, Mapping
+from functools import singledispatch
 from inspect import CO_OPTIMIZED
 from reprlib import Repr
 from types import BuiltinMethodType, CodeType, FrameType
 from typing import Any
 
 from greenlet import greenlet
-
-from greenswitch.hub import Job, describe
 
 LONGEST = 60  # characters of one text
 UNKNOWN = "?"
@@ -38,17 +38,19 @@ _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {
 }
 
 
+@singledispatch
+def label_of(value: object) -> str:
+    """Return what to call a value instead of its repr; '' where the repr will do. Others register their types here."""
+    return value.__name__ if isinstance(value, type) else ""
+
+
 class _Short(Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = self.maxlong = LONGEST - 10
 
     def repr1(self, x: Any, level: int) -> str:
-        if isinstance(x, Job):
-            return x.label
-        if isinstance(x, greenlet):
-            return describe(x)
-        return x.__name__ if isinstance(x, type) else super().repr1(x, level)
+        return label_of(x) or super().repr1(x, level)
 
 
 _short = _Short()
