@@ -17,6 +17,7 @@ from greenlet import greenlet
 from greenswitch.hub import Carrier, Hub, Job, describe
 
 HUB = "hub"
+"""The name of the hub's lane, and of no other."""
 _OURS = __name__.rpartition(".")[0]
 _numbers = count(1)
 
@@ -53,7 +54,10 @@ class Lanes:
         found = self._known.get(id(one))
         if found is not None:
             return found[1]
-        return self._add(one, HUB if hub is not None and one is hub.greenlet else _name(one))
+        lane = self._add(one, _name(one))
+        if hub is not None and one is hub.greenlet:
+            lane.name = HUB
+        return lane
 
     def of_job(self, job: Job) -> Lane:
         """Return the lane of a task, known already or new."""
@@ -61,7 +65,7 @@ class Lanes:
         return found[1] if found is not None else self._add(job, str(getattr(job, "name", None) or job.label))
 
     def _add(self, one: Any, name: str | None) -> Lane:
-        key, lane = id(one), Lane(name)
+        key, lane = id(one), Lane(repr(name) if name == HUB else name)
         known = self._known
 
         def forget(reference: weakref.ref[Any]) -> None:
@@ -81,10 +85,10 @@ class Lanes:
 
 
 def _name(one: greenlet) -> str | None:
+    if one.parent is None:
+        return describe(one)
     name = getattr(one, "name", None)
-    if name is not None:
-        return str(name)
-    return describe(one) if one.parent is None else None
+    return None if name is None else str(name)
 
 
 def outermost_function(innermost: FrameType | None) -> str | None:

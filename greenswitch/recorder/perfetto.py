@@ -19,6 +19,7 @@ from greenswitch.recorder.spans import Span
 # The names that chrome://tracing gives its colours; Perfetto chooses its own, by the name of the span.
 _COLOURS = {
     "running": "thread_state_running",
+    "polling": "thread_state_iowait",
     "ready": "thread_state_runnable",
     "parked": "thread_state_sleeping",
     "suspended": "thread_state_sleeping",
@@ -57,14 +58,13 @@ def _names(threads: Mapping[str, int]) -> Iterator[dict[str, Any]]:
 
 def _complete(thread: int, span: Span) -> dict[str, Any]:
     begin, end = _microseconds(span.begin), _microseconds(span.end)
-    waits = span.state == "parked" and span.why
     return {
         "ph": "X",
         "tid": thread,
         "ts": begin,
-        "dur": round(end - begin, 3),
+        "dur": end - begin,
         "cat": span.state,
-        "name": f"{span.state}: {span.why}" if waits else span.state,
+        "name": f"parked: {span.why}" if span.state == "parked" and span.why else span.state,
         "cname": _COLOURS[span.state],
         "args": {"waits for" if span.state == "parked" else "given": span.why} if span.why else {},
     }
@@ -72,20 +72,20 @@ def _complete(thread: int, span: Span) -> dict[str, Any]:
 
 def _flows(events: Sequence[Event], threads: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     """Yield both ends of each arrow: where somebody was woken or spawned, and where that one goes on."""
-    open_arrows: dict[str, int] = {}
-    for number, event in enumerate(events, start=1):
+    wakes: dict[str, Event] = {}
+    number = 0
+    for event in events:
         if event.kind in ("wake", "spawn"):
-            open_arrows[event.target] = number
-            yield {"ph": "s", "id": number, "tid": threads[event.source], **_arrow(event.kind, event)}
-        elif event.target in open_arrows:
-            woken = events[open_arrows[event.target] - 1]
-            identity = open_arrows.pop(event.target)
-            yield {"ph": "f", "bp": "e", "id": identity, "tid": threads[event.target], **_arrow(woken.kind, event)}
-
-
-def _arrow(kind: str, event: Event) -> dict[str, Any]:
-    return {"ts": _microseconds(event.time), "cat": kind, "name": kind}
+            wakes[event.target] = event
+        elif event.target in wakes:
+            wake = wakes.pop(event.target)
+            number += 1
+            same = {"id": number, "cat": wake.kind, "name": wake.kind}
+            yield {"ph": "s", **same, "tid": threads[wake.source], "ts": _microseconds(wake.time)}
+            # "e": to the span that is open there, its run. By default it would be the next one to begin.
+            yield {"ph": "f", **same, "tid": threads[event.target], "ts": _microseconds(event.time), "bp": "e"}
 
 
 def _microseconds(seconds: float) -> float:
-    return round(seconds * 1e6, 3)
+    """Return whole eighths, which binary fractions hold exactly: so where one span ends the next begins, to the bit."""
+    return round(seconds * 8e6) / 8

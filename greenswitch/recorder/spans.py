@@ -1,4 +1,4 @@
-"""From events to spans: what each lane did from when to when. Pure data: knows nothing but events."""
+"""From events to spans: what each lane did from when to when. Pure data: knows events and the hub's lane's name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from greenswitch.recorder.events import Event
+from greenswitch.recorder.lanes import HUB
 
 ENDED = ("done", "failed", "killed")
 
@@ -14,7 +15,7 @@ class Span(NamedTuple):
     """One state of one lane, between two times in seconds."""
 
     state: str
-    """`running`, `ready`, `parked` or `suspended`."""
+    """`running`, `ready`, `parked` or `suspended`; for the hub `polling` instead of running: it mostly sleeps then."""
     why: str
     """What is waited for, if it is parked; what it was given, if it runs."""
     begin: float
@@ -50,18 +51,26 @@ def spans(events: Iterable[Event], end: float, from_start: bool = True) -> dict[
             close(event.source, event.time)
             if event.state not in ENDED:
                 now[event.source] = _Now(event.state, event.why, event.time)
+        elif event.source not in now:  # what came before was dropped: whoever wakes somebody runs
+            now[event.source] = _running(event.source, "", event.time)
         if event.target:
             close(event.target, event.time)
-            running = event.kind in ("switch", "throw")
-            now[event.target] = _Now("running" if running else "ready", event.passed if running else "", event.time)
+            runs = event.kind in ("switch", "throw")
+            now[event.target] = (
+                _running(event.target, event.passed, event.time) if runs else _Now("ready", "", event.time)
+            )
     for lane in list(now):
         close(lane, end)
     return found
 
 
+def _running(lane: str, given: str, since: float) -> _Now:
+    return _Now("polling" if lane == HUB else "running", given, since)
+
+
 def _earlier_source(event: Event) -> _Now | None:
     """Say what a lane did that is first seen as the source of an event: it ran."""
-    return None if event.kind == "end" else _Now("running", "", 0.0)
+    return None if event.kind == "end" else _running(event.source, "", 0.0)
 
 
 def _earlier_target(event: Event) -> _Now | None:

@@ -1,8 +1,8 @@
 """A recording as a picture: time from left to right, a lane for each task and greenlet.
 
 What a lane does shows in the height of its bar as well as in its colour, so that it can be read in grey and by whoever
-sees colours differently: running is a full bar, ready a half one, parked a pale band that says what for, suspended a
-line. Thin arrows lead from whoever woke to the woken.
+sees colours differently: running is a full bar (a pale one for the hub, which mostly sleeps then), ready a half one,
+parked a grey band that says what for, suspended a line. Thin arrows lead from whoever woke to the woken.
 
 Knows events, spans and matplotlib, which it imports when it draws.
 """
@@ -27,10 +27,12 @@ class _Look(NamedTuple):
 # Okabe and Ito's colours, which stay apart for every kind of colour blindness.
 _LOOKS = {
     "running": _Look("#0072B2", "#0072B2", 0.74),
+    "polling": _Look("#9ED0EE", "#56B4E9", 0.74),
     "ready": _Look("#E69F00", "#E69F00", 0.40),
     "parked": _Look("#E8E8E8", "#B0B0B0", 0.74),
     "suspended": _Look("#B0B0B0", "#B0B0B0", 0.06),
 }
+_LABELS = {"polling": "the hub: polling, or asleep"}
 _ARROW = "#555555"
 _UNITS = ((1.0, "s", 1.0), (1e-3, "ms", 1e3), (0.0, "µs", 1e6))
 _LETTER = 0.075  # inches that a letter of a label takes, about
@@ -56,6 +58,7 @@ class Timeline:
         self._unit, self._scale = (unit[1:] if self._end > begin else ("s", 1.0))
         self._width = width
         left_out = len(lanes) - len(shown)
+        self._states = {span.state for lane in shown for span in lanes[lane]}
         self.figure = _figure(width, 0.9 + 0.36 * max(1, len(shown)))
         axes = self.figure.subplots()
         for lane in shown:
@@ -87,13 +90,13 @@ class Timeline:
     def _draw_lane(self, axes: Any, row: int, its: Sequence[Span]) -> None:
         for span in its:
             begin, end = max(span.begin, self._begin), min(span.end, self._end)
-            if end < begin or (end == begin and span.state != "running"):
+            if end < begin or (end == begin and span.state not in ("running", "polling")):
                 continue
             look = _LOOKS[span.state]
             left, length = self._at(begin), self._at(end) - self._at(begin)
             axes.barh(
-                row, length, look.height, left, color=look.colour, edgecolor=look.edge, linewidth=0.8,
-                zorder=3 if span.state == "running" else 2,
+                row, length, look.height, left, color=look.colour, edgecolor=look.edge, linewidth=0.8 if length else 2.0,
+                zorder=3 if span.state in ("running", "polling") else 2,
             )  # fmt: skip
             if span.state == "parked":
                 self._write_into(axes, row, left, length, span.why)
@@ -105,6 +108,7 @@ class Timeline:
         if len(text) > room:
             text = text[: room - 1] + "…" if room > 4 else ""
         if text:
+            text = _unformatted(text)
             axes.text(left + length / 2, row, text, ha="center", va="center", fontsize=8, color="#222222", clip_on=True)
 
     def _draw_arrows(self, axes: Any, events: Sequence[Event]) -> None:
@@ -129,8 +133,12 @@ class Timeline:
         axes.set_xlabel(f"{self._unit} since the recording began" + (f"   ({note})" if note else ""))
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        handles = [Patch(facecolor=look.colour, edgecolor=look.edge, label=name) for name, look in _LOOKS.items()]
-        axes.legend(handles=handles, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
+        handles = [
+            Patch(facecolor=look.colour, edgecolor=look.edge, label=_LABELS.get(name, name))
+            for name, look in _LOOKS.items()
+            if name in self._states
+        ]
+        axes.legend(handles=handles, ncols=9, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, fontsize=8)
         if not self._rows:
             axes.text((begin + end) / 2, 0, "nobody switched", ha="center", va="center")
 
