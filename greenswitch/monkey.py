@@ -40,6 +40,10 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
     "ssl": ("ssl",),
     "select": ("select",),
     "selectors": ("selectors",),
+    "os": ("os",),
+    "subprocess": ("subprocess",),
+    "signal": ("signal",),
+    "sys": ("sys", "builtins"),
 }
 """What `patch_all` can be told to leave alone, and the twins that belong to it."""
 

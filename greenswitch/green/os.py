@@ -1,0 +1,53 @@
+"""The twin of the standard library's `os`: reading and writing pipes, and waiting for children, park the task.
+
+Replaced: read, readv, write, writev, close, fdopen; wait, wait3, wait4, waitid, waitpid, system. Everything else is the
+original's own: `popen` is cooperative where `subprocess` is patched, and the `spawn*` functions where `os` is.
+
+Knows `greenswitch.files` and `greenswitch.processes`, and the standard library's `os`.
+"""
+
+from __future__ import annotations
+
+import os as original
+from typing import Any
+
+from greenswitch.files import CAN_WAIT, close, fdopen, read, readv, write, writev
+from greenswitch.processes import system, wait, wait3, wait4, waitid, waitpid
+
+_OURS: tuple[str, ...] = (
+    *("read", "readv", "write", "writev", "close", "fdopen"),
+    *("wait", "wait3", "wait4", "waitid", "waitpid", "system"),
+)
+
+REPLACED = tuple(name for name in _OURS if hasattr(original, name)) if CAN_WAIT else ()
+
+for _name in set(_OURS) - set(REPLACED):
+    del globals()[_name]  # found in the original, or not there either
+
+__all__ = [
+    "close",
+    "fdopen",
+    "read",
+    "readv",
+    "system",
+    "wait",
+    "wait3",
+    "wait4",
+    "waitid",
+    "waitpid",
+    "write",
+    "writev",
+]
+__all__ = [name for name in __all__ if name in REPLACED]
+__all__ += [name for name in dir(original) if not name.startswith("_") and name not in __all__]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(original, name)
+    except AttributeError:
+        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's os") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(original)})

@@ -1,0 +1,117 @@
+"""The twin of the standard library's `subprocess`: waiting for children, and for their pipes, parks the task.
+
+What the original's functions call is replaced, not the functions: the files over its pipes (`greenswitch.files`), the
+selector with which `communicate` waits, and how it waits for the child's end (`greenswitch.processes`). Monkey patching
+puts these beneath the original, whose `Popen` stays the same class. Here, with nothing patched, `Popen` is a subclass
+that runs the original's methods over other globals, and the exceptions are the original's.
+
+On Windows only the pipes' twin is missing: there everything is the original's.
+
+Knows the standard library's `subprocess`.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess as original
+from collections.abc import Callable
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from greenswitch.files import open_fd
+from greenswitch.green import selectors
+from greenswitch.hub import current_hub
+from greenswitch.processes import CAN_TELL, has_ended
+
+if TYPE_CHECKING:
+    from subprocess import Popen, call, check_call, check_output, getoutput, getstatusoutput, run
+
+REPLACED: tuple[str, ...] = ()
+
+_original_wait: Any = getattr(original.Popen, "_wait", None)
+
+
+def _wait(self: original.Popen[Any], timeout: float | None) -> int | None:
+    """Park until the child has ended, then have the original reap it: it holds a lock while it does."""
+    if self.returncode is None and current_hub() is not None and not has_ended(self.pid, timeout):
+        raise original.TimeoutExpired(self.args, timeout)  # type: ignore[arg-type]
+    return _original_wait(self, timeout)  # type: ignore[no-any-return]
+
+
+class _ParkingIO(ModuleType):
+    """`io` for the original: its `open` returns files that park."""
+
+    open = staticmethod(open_fd)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(io, name)
+
+
+_beneath: dict[str, Any] = {}
+"""The original's globals that are others here."""
+if hasattr(original, "_PopenSelector"):
+    _beneath = {"io": _ParkingIO("io"), "_PopenSelector": getattr(selectors, original._PopenSelector.__name__)}
+
+_waits_here = bool(_beneath) and _original_wait is not None and CAN_TELL
+
+
+def patch(replace: Callable[[object, str, object], None]) -> None:
+    """Put ours beneath the original."""
+    for name, ours in _beneath.items():
+        if name in vars(original):
+            replace(original, name, ours)
+    if _waits_here:
+        replace(original.Popen, "_wait", _wait)
+
+
+class _Globals(dict[str, Any]):
+    """The original's globals, as they are at each time, but for those that are put here."""
+
+    def __missing__(self, name: str) -> Any:
+        return vars(original)[name]
+
+
+_globals = _Globals(_beneath, __name__=__name__)
+
+
+def _over_ours(function: Any) -> Any:
+    """Return the original's `function`, running over our globals."""
+    made = FunctionType(function.__code__, _globals, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__doc__ = function.__doc__
+    made.__qualname__ = function.__qualname__
+    return made
+
+
+if not TYPE_CHECKING:
+
+    class Popen(original.Popen):
+        """As `subprocess.Popen`; waiting for the child and for its pipes parks the task."""
+
+        __init__ = _over_ours(original.Popen.__init__)
+        _communicate = _over_ours(original.Popen._communicate)
+        if _waits_here:
+            _wait = _wait
+
+    call, check_call, check_output, getoutput, getstatusoutput, run = map(
+        _over_ours,
+        (
+            *(original.call, original.check_call, original.check_output),
+            *(original.getoutput, original.getstatusoutput, original.run),
+        ),
+    )
+    _globals.update(Popen=Popen, call=call, check_output=check_output, run=run)
+
+__all__ = ["Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"]
+__all__ += [name for name in original.__all__ if name not in __all__]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(original, name)
+    except AttributeError:
+        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's subprocess") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(original)})
