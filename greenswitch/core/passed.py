@@ -3,7 +3,7 @@
 `greenlet` tells a trace function who switched to whom, but not with what. For a wake by the hub the waiter tells. For a
 switch by hand the line tells that the greenlet stands in: `other.switch(ball + 1)` is read, and worked out once more
 where that can't have any effect: names, literals, items of lists, arithmetic on plain numbers. Where it might have one
-(a call, an attribute) the text of the expression stands for its value, in backquotes.
+(a call, an attribute of an object) the text of the expression stands for its value, in backquotes.
 
 Knows frames, source lines and values; keeps none of them: all that leaves this module is text. Must not know a task or
 a hub: what is better called by a label than by its repr is told to `label_of`.
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from functools import singledispatch
 from inspect import CO_OPTIMIZED
 from reprlib import Repr
-from types import BuiltinMethodType, CodeType, FrameType
+from types import BuiltinMethodType, CodeType, FrameType, ModuleType
 from typing import Any
 
 from greenlet import greenlet
@@ -152,7 +152,7 @@ def _is_switch(function: ast.expr, names: _Names) -> bool:
         return function.attr in ("switch", "throw")
     try:
         named = _value(function, names)
-    except _UnknownError:
+    except Exception:
         return False
     return isinstance(named, BuiltinMethodType) and isinstance(named.__self__, greenlet)
 
@@ -161,7 +161,7 @@ def _texts(argument: ast.expr, names: _Names) -> list[str]:
     if isinstance(argument, ast.Starred):
         try:
             several = _value(argument.value, names)
-        except _UnknownError:
+        except Exception:
             several = None
         if type(several) in (tuple, list):
             return [short(one) for one in several]
@@ -187,6 +187,11 @@ def _value(node: ast.expr, names: _Names) -> Any:
             return tuple(_value(element, names) for element in node.elts)
         case ast.List():
             return [_value(element, names) for element in node.elts]
+        case ast.Dict():
+            keys = [_plain(key, names, _PLAIN) for key in node.keys if key is not None]
+            return dict(zip(keys, [_value(value, names) for value in node.values], strict=True))
+        case ast.Attribute():
+            return vars(_plain(node.value, names, (ModuleType,)))[node.attr]
         case ast.Subscript():
             return _plain(node.value, names, (tuple, list, dict))[_plain(node.slice, names, _PLAIN)]
         case ast.UnaryOp(op=ast.USub()):

@@ -32,6 +32,7 @@ _LOOKS = {
     "parked": _Look("#E8E8E8", "#B0B0B0", 0.74),
     "suspended": _Look("#B0B0B0", "#B0B0B0", 0.06),
 }
+_RUNNING = ("running", "polling")  # shown even if it took no time, as it does where time is virtual
 _LABELS = {"polling": "the hub: polling, or asleep"}
 _ARROW = "#555555"
 _UNITS = ((1.0, "s", 1.0), (1e-3, "ms", 1e3), (0.0, "µs", 1e6))
@@ -90,13 +91,13 @@ class Timeline:
     def _draw_lane(self, axes: Any, row: int, its: Sequence[Span]) -> None:
         for span in its:
             begin, end = max(span.begin, self._begin), min(span.end, self._end)
-            if end < begin or (end == begin and span.state not in ("running", "polling")):
+            if end < begin or (end == begin and span.state not in _RUNNING):
                 continue
             look = _LOOKS[span.state]
             left, length = self._at(begin), self._at(end) - self._at(begin)
             axes.barh(
-                row, length, look.height, left, color=look.colour, edgecolor=look.edge, linewidth=0.8 if length else 2.0,
-                zorder=3 if span.state in ("running", "polling") else 2,
+                row, length, look.height, left, color=look.colour, edgecolor=look.edge,
+                linewidth=0.8 if length else 2.0, zorder=3 if span.state in _RUNNING else 2,
             )  # fmt: skip
             if span.state == "parked":
                 self._write_into(axes, row, left, length, span.why)

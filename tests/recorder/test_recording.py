@@ -1,4 +1,4 @@
-"""What a recording is, whatever it holds: bounded, text only, a table, and a good neighbour of other trace functions."""
+"""What a recording is, whatever it holds: bounded, only text, a table, and a good neighbour of other tracers."""
 
 from __future__ import annotations
 

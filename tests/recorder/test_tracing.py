@@ -15,7 +15,7 @@ import greenswitch
 from greenswitch import Event as Happening
 from greenswitch import Lock, Pool, Queue, TaskGroup, joinall, sleep, spawn, spawn_later
 from greenswitch.core import Coroutine, hand_back, relay
-from greenswitch.hub import Hub, Waiter, get_hub
+from greenswitch.hub import Hub, Waiter
 from greenswitch.recorder import Event, Recording, record
 from greenswitch.testing import VirtualTime
 
