@@ -1,0 +1,220 @@
+"""Looking at a hub from outside, whatever it is doing, and in whatever thread: who there is, and what each is doing.
+
+Knows hubs, tasks and deadlines inside out, and changes none of them: nothing here switches, waits, or calls what might.
+What is copied is copied in one step, since other threads go on meanwhile; so does a signal handler's own thread, once
+it returns. Knows no text: that is `greenswitch.dump.report`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import sys
+from _socket import getdefaulttimeout, socket  # the originals, which never park
+from _thread import allocate_lock
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import accumulate, chain, repeat, starmap, takewhile
+from operator import getitem
+from types import FrameType
+from typing import Any, NamedTuple, TypeVar
+
+import greenlet
+
+from greenswitch.hub import Carrier, Direction, Hub, Job, Waiter
+from greenswitch.hub.naming import frames_of, ours
+from greenswitch.timeouts import timeout
+
+T = TypeVar("T")
+
+_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
+_collecting = allocate_lock()
+_attribute: Callable[[Any, Any], Any] = getattr
+
+
+def snapshot(copy: Callable[[], T]) -> T:
+    """Return `copy()` of something that other threads change: a copy is one step, unless the collector comes in."""
+    for _ in range(100):
+        with suppress(RuntimeError):
+            return copy()
+    return copy()
+
+
+class Being(NamedTuple):
+    """A task or a greenlet, and what it is doing."""
+
+    who: Job | greenlet.greenlet
+    standing: greenlet.greenlet | None
+    """Where it runs; None for a task that has not begun."""
+    state: str
+    """One of running, ready, parked, new, or away: it has switched away by hand, and by hand it may be resumed."""
+    waiter: Waiter | None
+    frames: list[FrameType]
+    """Where it stands, the innermost first."""
+
+
+class Deadline(NamedTuple):
+    """When a wait, or else the block of a scope, is over at the latest, by the hub's clock."""
+
+    scope: str | None
+    when: float
+
+
+# -- who there is ----------------------------------------------------------------------------------------------------
+
+
+def beings(hub: Hub, running: list[FrameType]) -> list[Being]:
+    """Return everybody whom `hub` has to do with, but for the hub itself; `running` is where its thread stands."""
+    parked = snapshot(lambda: dict(hub.parked))
+    ready = snapshot(lambda: list(hub.ready))
+    carriers = snapshot(lambda: list(hub.carriers.all))
+    standing: dict[greenlet.greenlet, None] = {hub.main: None}
+    standing.update(dict.fromkeys(one for one in carriers if one.job is not None))
+    standing.update(dict.fromkeys(parked))
+    standing.update(dict.fromkeys(one for one in ready if isinstance(one, greenlet.greenlet)))
+    found = [_being(one, parked.get(one), one in ready, running) for one in standing if one is not hub.greenlet]
+    new = [one for one in ready if isinstance(one, Job)] + [job for job, _ in starting_later(hub)]
+    return found + [Being(job, None, "new", None, []) for job in new]
+
+
+def _being(one: greenlet.greenlet, waiter: Waiter | None, is_ready: bool, running: list[FrameType]) -> Being:
+    who: Job | greenlet.greenlet = getattr(one, "job", None) or one
+    frames = frames_of(one)
+    if isinstance(who, Job) and who.carrier is None:
+        return Being(who, one, "new", None, [])
+    if not frames and not one.dead:  # it runs, and may be about to park
+        return Being(who, one, "running", None, running)
+    if waiter is not None and waiter.greenlet is not None:
+        return Being(who, one, "parked", waiter, frames)
+    return Being(who, one, "ready" if is_ready or waiter is not None else "away", None, frames)
+
+
+def starting_later(hub: Hub) -> list[tuple[Job, float]]:
+    """Return the tasks that wait for their time to start (`spawn_later`), and that time."""
+    timers = snapshot(lambda: list(hub.timers._heap))
+    return [(timer.args[0], when) for when, _, timer in timers if timer.args and isinstance(timer.args[0], Job)]
+
+
+# -- until when ------------------------------------------------------------------------------------------------------
+
+
+def deadlines(hub: Hub) -> tuple[dict[int, Deadline], dict[int, list[Deadline]]]:
+    """Return the deadlines of waits, by the id of the waiter, and of blocks, by the id of the greenlet."""
+    of_waits: dict[int, Deadline] = {}
+    of_blocks: dict[int, list[Deadline]] = {}
+    timers = snapshot(lambda: list(hub.timers._heap))
+    scopes = [getattr(timer.callback, "__self__", None) for _, _, timer in timers]
+    for owner, (when, _, _) in zip(scopes, timers, strict=True):
+        if isinstance(owner, Waiter) and not isinstance(owner, Direction):
+            of_waits[id(owner)] = Deadline(None, when)
+    for scope in chain(scopes, snapshot(lambda: list(hub.timers.young))):
+        if isinstance(scope, timeout) and scope.deadline is not None:
+            text = f"{type(scope).__name__}({scope.seconds})"
+            of_blocks.setdefault(id(scope._greenlet), []).append(Deadline(text, scope.deadline))
+    for several in of_blocks.values():
+        several.sort(key=lambda deadline: deadline.when)
+    return of_waits, of_blocks
+
+
+def deadline_of(waiter: Waiter, of_waits: dict[int, Deadline]) -> Deadline | None:
+    """Return the deadline that belongs to this wait itself."""
+    if isinstance(waiter, Direction):
+        return None if waiter.deadline is None else Deadline(None, waiter.deadline)
+    return of_waits.get(id(waiter))
+
+
+# -- where -----------------------------------------------------------------------------------------------------------
+
+
+def frames_of_thread(thread_id: int) -> list[FrameType]:
+    """Return where an OS thread stands, the innermost frame first; nothing for one that is gone. Any thread.
+
+    In one step, for the reason that `frames_of` gives. Up to CPython 3.11 without the collector: it might let another
+    thread run amid the step, which would wait for a lock that is held here, for ever.
+    """
+    found: list[FrameType] = []
+    first = map(getitem, starmap(sys._current_frames, [()]), [thread_id])
+    steps = accumulate(chain(first, repeat("f_back", 10_000)), _attribute)
+    with suppress(AttributeError, KeyError), _NoCollection():
+        found.extend(steps)
+    return found[:-1]
+
+
+class _NoCollection:
+    """Keeps the collector away from a block, for all threads; one thread at a time."""
+
+    def __enter__(self) -> None:
+        self._was_on = False
+        # The time limit is for a signal handler, which may have come in between the lines of this very block.
+        self._holds = _COLLECTS_ANYWHERE and _collecting.acquire(timeout=1)
+        if self._holds:
+            self._was_on = gc.isenabled()
+            gc.disable()
+
+    def __exit__(self, *error: object) -> None:
+        if self._was_on:
+            gc.enable()
+        if self._holds:
+            _collecting.release()
+
+
+def frames_here(innermost: FrameType | None) -> list[FrameType]:
+    """Return `innermost` and the frames that have called it."""
+    found = []
+    while innermost is not None:
+        found.append(innermost)
+        innermost = innermost.f_back
+    return found
+
+
+def call_of(frames: list[FrameType], target: object) -> str | None:
+    """Return which of this package's functions the program has called and is in, as 'Socket.recv'.
+
+    A method of `target` that comes from a base of its class is called by the class's own name.
+    """
+    inner = [frame.f_code for frame in takewhile(ours, frames) if frame.f_code is not Carrier.run.__code__]
+    if not inner:
+        return None
+    base, _, method = inner[-1].co_qualname.rpartition(".")
+    inherited = base in (kind.__name__ for kind in type(target).__mro__)
+    return f"{type(target).__name__}.{method}" if inherited else inner[-1].co_qualname
+
+
+# -- what an fd is ---------------------------------------------------------------------------------------------------
+
+
+def ends_of(fd: int, nonblocking: bool) -> str:
+    """Return the addresses of a socket, or what else `fd` is, as text. `nonblocking`: it is a socket of ours."""
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            # With a default timeout a new socket object makes its fd non-blocking, for everybody who shares it.
+            if nonblocking or getdefaulttimeout() is None:
+                return _addresses(fd)
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def _addresses(fd: int) -> str:
+    copy = socket(fileno=os.dup(fd))
+    try:
+        here = _address(copy.getsockname())
+        there = _address(copy.getpeername())
+    except OSError:  # it listens, or is not connected yet
+        return here
+    finally:
+        copy.close()
+    return f"{here or 'unnamed'}, peer {there or 'unnamed'}"
+
+
+def _address(address: Any) -> str:
+    if isinstance(address, tuple) and len(address) >= 2:
+        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+        return f"{host}:{address[1]}"
+    return os.fsdecode(address) if isinstance(address, bytes) else str(address)
+
+
+def thread_name(thread_id: int, threads: Iterable[Any]) -> str:
+    """Return what `threading` calls an OS thread, or ''."""
+    return next((thread.name for thread in threads if thread.ident == thread_id), "")
