@@ -4,7 +4,7 @@
 
 MODE is `plain`, `greenswitch` or `gevent`: what to patch, before anything of the tests is imported. EVENTS is a file to
 which one line of JSON is appended when a test starts and when it ends, so that whoever watches knows where we stand if
-we hang or die. TESTS tell which tests to run, as JSON: {"only": null or a list of ids, "matching": null or a text, "skip": [ids]}.
+we hang or die. TESTS says what to run, as JSON: {"only": null or [ids], "matching": null or "text", "skip": [ids]}.
 
 Knows unittest and `test.support`. Must not know what is done with the outcomes.
 """

@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from comparing import Loss, judge, lost, passed, prefer, read_losses, short, unsuccessful
-from watching import Outcome, Watch
+from watching import Outcome, Watch, whole_module
 
 HERE = Path(__file__).resolve().parent
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -43,7 +43,9 @@ MODULES = """
     test_subprocess test_threading test_socket test_ssl test_timeout test_urllib2_localnet test_ftplib test_httplib
     test_smtplib test_socketserver test_select test_selectors test_queue test_thread test_sched
 """.split()
-QUICK = "test_httplib test_smtplib test_socketserver test_select test_selectors test_queue test_thread test_sched".split()
+QUICK = """
+    test_httplib test_smtplib test_socketserver test_select test_selectors test_queue test_thread test_sched
+""".split()
 
 
 @dataclass
@@ -66,9 +68,11 @@ def compare(module: str, settings: argparse.Namespace) -> Comparison:
     patched = Watch(settings.under, settings.limit, settings.log)
     if settings.lazy:
         one.patched = patched.run(module, matching=settings.k)
-        failed = [test for test, outcome in one.patched.items() if outcome.outcome != "passed"]
-        one.plain = {test: outcome for test, outcome in one.patched.items() if test not in failed}
-        one.plain |= unpatched.run(module, failed) if failed else {}
+        one.plain = {test: outcome for test, outcome in one.patched.items() if outcome.outcome == "passed"}
+        if whole_module(module) in one.patched:
+            one.plain = unpatched.run(module, matching=settings.k)
+        elif failed := [test for test in one.patched if test not in one.plain]:
+            one.plain |= unpatched.run(module, failed)
     else:
         one.plain = unpatched.run(module, matching=settings.k)
         one.patched = patched.run(module, matching=settings.k)

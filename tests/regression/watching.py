@@ -25,7 +25,7 @@ STARTING = 60  # seconds for everything before the first test, and between one t
 
 @dataclass
 class Outcome:
-    """How a test ended: passed, failed, error, skipped, hung, crashed, or not run."""
+    """How a test ended: passed, failed, error, skipped, hung, crashed, or not run. A whole module: also broken."""
 
     outcome: str
     cause: str = ""
@@ -68,6 +68,11 @@ class Attempt:
         return Outcome("not run", self.cause or "nobody has said why")
 
 
+def whole_module(module: str) -> str:
+    """Return the name under which it is told why a module's tests couldn't even be listed."""
+    return f"test.{module}"
+
+
 class Watch:
     """How to run modules: by which interpreter, patched or not, and how long a test may take (in seconds)."""
 
@@ -80,7 +85,7 @@ class Watch:
     def run(self, module: str, only: list[str] | None = None, matching: str | None = None) -> dict[str, Outcome]:
         """Run a module's tests, or `only` those, or those `matching` a text; return how each of them ended.
 
-        If the module can't even be loaded, that is the outcome of a test of the name `test.MODULE`.
+        If it doesn't get as far as that, the outcome of `whole_module(module)` tells why.
         """
         outcomes: dict[str, Outcome] = {}
         while True:
@@ -89,8 +94,8 @@ class Watch:
             if attempt.verdict or attempt.running is None:
                 break  # one that ends between two tests would do so again
         outcomes.update({test: attempt.not_run(test) for test in attempt.tests if test not in outcomes})
-        if attempt.verdict in ("skipped", "broken"):
-            outcomes[f"test.{module}"] = Outcome(attempt.verdict.replace("broken", "error"), attempt.cause)
+        if not attempt.tests and attempt.verdict != "done":
+            outcomes[whole_module(module)] = Outcome(attempt.verdict or "not run", attempt.cause)
         return outcomes
 
     def _attempt(self, module: str, choice: dict[str, Any]) -> Attempt:
