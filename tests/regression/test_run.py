@@ -127,7 +127,8 @@ def test_the_log_tells_where_a_test_hung(place: Path):
 
 def test_nothing_is_left_of_a_test_that_hangs_with_a_child(place: Path):
     text = "import fcntl, os, time, unittest\nclass Tests(unittest.TestCase):\n def test_it(self):\n"
-    text += "  held = open(os.environ['ONCE'], 'w')\n  fcntl.flock(held, fcntl.LOCK_EX)\n  os.fork()\n  time.sleep(1000)\n"
+    text += "  held = open(os.environ['ONCE'], 'w')\n  fcntl.flock(held, fcntl.LOCK_EX)\n"
+    text += "  os.fork()\n  time.sleep(1000)\n"
     (place / "test" / "test_fake.py").write_text(text)
     outcomes = watching.Watch("plain", 0.5, place / "log").run("test_fake")
     assert [outcome.outcome for outcome in outcomes.values()] == ["hung"]
