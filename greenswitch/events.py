@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from greenlet import GreenletExit
 
-from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, new_waiter
 from greenswitch.lines import Line
 
 
@@ -51,19 +51,18 @@ class _Happening(Awaited):
 
         Who has been woken returns True, even if it was undone (`Event.clear`) before he could go on.
         """
-        happened = self._happened
-        if happened or (timeout is not None and timeout <= 0):
-            return happened
-        # This is Line.wait, written out: half of the time of an event that is waited for goes into calls.
+        if self._happened:
+            return True
+        if timeout is not None and timeout <= 0:
+            return False
+        # This is Line.stay, written out: half of the time of an event that is waited for goes into calls.
+        waiter = new_waiter("wait for", self)
         line = self._line
-        hub = get_hub()
-        waiter = Waiter(hub, "wait for", self)
         try:
-            line.append(waiter)
-            if (self._happened or self._line is not line) and waiter.cancel():
-                line.leave(waiter)
-                return True
-            value = hub.park(waiter) if timeout is None else hub.wait(waiter, timeout)
+            # Looking and lining up are one step, from `self._line` on: nobody comes between them (see Waiter.wake).
+            if self._happened or line.append(waiter):  # type: ignore[func-returns-value, redundant-expr]
+                return True  # type: ignore[unreachable]
+            value = waiter.hub.park(waiter) if timeout is None else waiter.hub.wait(waiter, timeout)
         except BaseException:
             line.abandon(waiter)
             raise

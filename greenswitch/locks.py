@@ -20,7 +20,7 @@ import greenlet
 
 from greenswitch.errors import GreenswitchError
 from greenswitch.events import AsyncResult, Event
-from greenswitch.hub import TIMED_OUT, Awaited, Waiter, brief, describe, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, Waiter, brief, describe, get_hub, new_waiter
 from greenswitch.lines import Line, WaitableLock
 from greenswitch.tasks import Task, getcurrent
 
@@ -103,8 +103,8 @@ class Lock(WaitableLock):
     def _wait(self, me: Any, timeout: float) -> bool:
         # This is Line.wait, written out: half of the time of a lock that is waited for goes into calls.
         line = self._line
-        hub = get_hub()
-        waiter = Waiter(hub, "acquire", self)
+        waiter = new_waiter("acquire", self)
+        hub = waiter.hub
         waiter.value = me  # until it is woken: for _hand_over
         try:
             line.append(waiter)

@@ -31,7 +31,7 @@ from greenswitch.exchanges import (
     refuse_in_hub,
     select,
 )
-from greenswitch.hub import TIMED_OUT, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Waiter, get_hub, new_waiter
 from greenswitch.lines import Line
 
 __all__ = ["Channel", "Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "ShutDown", "SimpleQueue", "select"]
@@ -70,10 +70,8 @@ class SimpleQueue(Exchange[Item]):
             check_timeout(timeout)
         item = self._take() if self._items else SHUT if self.is_shutdown else NOTHING
         if item is NOTHING and block and timeout != 0:
-            hub = get_hub()
-            waiter = Waiter(hub, "get from", self)
-            if waiter.greenlet is hub.greenlet or hub.closed:
-                refuse(waiter)
+            waiter = new_waiter("get from", self)
+            hub = waiter.hub
             getters = self._getters
             while item is NOTHING:  # where taking is more than one step another thread may be faster
                 item = self._take() if self._items else SHUT if self.is_shutdown else getters.append(waiter) or IN_LINE

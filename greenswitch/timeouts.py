@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import sys
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import greenlet
 from greenlet import getcurrent
@@ -40,22 +40,42 @@ class Token(BaseException):
 _MET: Final = Token()
 
 
-class timeout:
+def timeout(seconds: float | None) -> Deadline:
     """Raise TimeoutError from the `with` block unless it ends within `seconds`.
 
     None: no deadline. 0 or less: given up at the first wait inside, while what needs no waiting is still done.
     `expired` says whether the block was interrupted. A scope is entered once, and left by the task that entered it:
     ScopeError.
     """
+    scope = Deadline()
+    scope.seconds = seconds
+    scope._number = 0
+    scope._token = scope._timer = None
+    return scope
 
-    # A deadline around each `recv` may cost a tenth of it, so entering and leaving make no call they can do without.
+
+def move_on_after(seconds: float | None) -> Deadline:
+    """Leave the `with` block quietly unless it ends within `seconds`; then `expired` is true. Else as `timeout`."""
+    scope = _QuietDeadline()
+    scope.seconds = seconds
+    scope._number = 0
+    scope._token = scope._timer = None
+    return scope
+
+
+class Deadline:
+    """The scope that `timeout` and `move_on_after` make."""
+
+    # A deadline around each `recv` may cost a tenth of it, so entering and leaving make no call they can do without,
+    # and there is no `__init__`: calling a class that has one costs as much as all that it does.
     __slots__ = ("_greenlet", "_hub", "_job", "_number", "_timer", "_token", "_when", "seconds")
 
-    def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
-        self._number = 0  # that of the newest timer when it was entered; _LEFT in the end
-        self._token: Token | None = None
-        self._timer: Timer | None = None  # when it is no longer young
+    made_by: ClassVar[str] = "timeout"
+
+    seconds: float | None
+    _number: int  # that of the newest timer when it was entered; _LEFT in the end
+    _token: Token | None
+    _timer: Timer | None  # when it is no longer young
 
     def __enter__(self) -> Self:
         if self._number:
@@ -73,7 +93,8 @@ class timeout:
         self._number = timers.added  # those entered before a shield have a smaller one than the shield
         seconds = self.seconds
         if seconds is not None and seconds > 0:
-            self._when = when = hub.clock() + seconds
+            clock = hub.clock  # two steps: a call of an attribute that is no method costs twice as much
+            self._when = when = clock() + seconds
             timers.young[self] = None
             if when < timers.soonest:
                 timers.soonest = when
@@ -171,13 +192,13 @@ class timeout:
 
     def __repr__(self) -> str:
         state = "not entered" if not self._number else "left" if self._number == _LEFT else "open"
-        return f"<{type(self).__name__}({self.seconds}), {state}{', expired' if self.expired else ''}>"
+        return f"<{self.made_by}({self.seconds}), {state}{', expired' if self.expired else ''}>"
 
 
-class move_on_after(timeout):
-    """Leave the `with` block quietly unless it ends within `seconds`; then `expired` is true. Else as `timeout`."""
-
+class _QuietDeadline(Deadline):
     __slots__ = ()
+
+    made_by = "move_on_after"
 
     def _settle(self, token: Token) -> bool | None:
         return True

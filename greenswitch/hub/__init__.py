@@ -4,7 +4,7 @@ from greenswitch.hub import fork  # noqa: F401  # for its effect: a child's hub 
 from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.ctrl_c import CtrlC
 from greenswitch.hub.deadlock import Awaited
-from greenswitch.hub.hub import Hub, current_hub, get_hub, has_hub
+from greenswitch.hub.hub import Hub, current_hub, get_hub, has_hub, new_waiter
 from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
@@ -37,6 +37,7 @@ __all__ = [
     "get_hub",
     "has_hub",
     "make_poller",
+    "new_waiter",
     "register",
     "wait_readable",
     "wait_writable",

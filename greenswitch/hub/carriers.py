@@ -60,6 +60,8 @@ class Job:
 class Carrier(greenlet.greenlet):
     """A greenlet that runs jobs; `job` is the one it runs now."""
 
+    __slots__ = ("hub", "job")
+
     def __init__(self, hub: Hub, job: Job) -> None:
         super().__init__(parent=hub.greenlet)
         self.hub = hub
