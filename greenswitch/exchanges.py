@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from queue import Empty
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from greenswitch.errors import HubError, ShutDown
+from greenswitch.errors import ShutDown
 from greenswitch.hub import TIMED_OUT, Awaited, Hub, Waiter, describe, get_hub
 from greenswitch.lines import Line
 
@@ -181,17 +181,11 @@ def check_timeout(timeout: float) -> None:
         raise ValueError("'timeout' must be a non-negative number")
 
 
-def refuse(waiter: Waiter) -> NoReturn:
-    """Raise HubError: nobody may wait here. To be found out before standing in line: what the hub is given is lost."""
-    waiter.hub.park(waiter)
-    raise HubError(f"nobody can wait here: {waiter.reason}")
-
-
 def refuse_in_hub(waiter: Waiter) -> None:
-    """Raise HubError for one made inside the hub, or for a closed hub."""
+    """Raise HubError for one made inside the hub, or for a closed hub: before it stands in line."""
     hub = waiter.hub
     if waiter.greenlet is hub.greenlet or hub.closed:
-        refuse(waiter)
+        hub.park(waiter)
 
 
 # -- waiting for several -------------------------------------------------------------------------------------------

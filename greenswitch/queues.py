@@ -27,7 +27,6 @@ from greenswitch.exchanges import (
     Item,
     Offer,
     check_timeout,
-    refuse,
     refuse_in_hub,
     select,
 )
