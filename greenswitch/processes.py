@@ -170,8 +170,11 @@ def _wait_for_thread(awaited: Awaited, deadline: float | None) -> bool:
     if _waitid is None:
         sleep(_PAUSE)
         return True
+    kind, number, flags = awaited
+    if _waitid(kind, number, flags | os.WNOWAIT | os.WNOHANG) is not None:
+        return True
     hub, timeout = get_hub(), _left(deadline)
-    waiter = OutsideWaiter(hub, "wait for child", awaited[1] or None)
+    waiter = OutsideWaiter(hub, "wait for child", number or None)
     hub.check(waiter)
     fresh: list[OutsideWaiter] = []
     waiters = _asked.setdefault(awaited, fresh)
