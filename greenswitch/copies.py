@@ -11,8 +11,9 @@ Knows Python's import system. Must not know what is put in whose place.
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
@@ -70,40 +71,82 @@ class Namespace(ModuleType):
         return sorted({*dir(self.__beneath), *vars(self)})
 
 
-class ImportingInstead:
-    """A finder for `sys.meta_path`: the modules of certain packages get others than they name in their imports."""
+class Finder:
+    """A finder for `sys.meta_path` that changes how some modules are loaded, whatever finds them."""
+
+    def install(self) -> None:
+        """Have Python ask it first."""
+        sys.meta_path.insert(0, self)
+
+    def remove(self) -> None:
+        """Have Python ask it no more. What has been imported stays."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+    def concerns(self, name: str) -> bool:
+        """Return whether a module is one of those."""
+        raise NotImplementedError
+
+    def load(self, loader: Any, module: ModuleType) -> None:
+        """Have `loader` fill `module`."""
+        raise NotImplementedError
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """Find a module as the other finders do; then see to its loading."""
+        if not self.concerns(name):
+            return None
+        for finder in sys.meta_path:
+            spec: ModuleSpec | None = None if isinstance(finder, Finder) else finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment]
+                return spec
+        return None
+
+
+class _Loader:
+    """A module's loader, but for what a finder of ours does beside."""
+
+    def __init__(self, loader: Any, finder: Finder) -> None:
+        self._loader = loader
+        self._finder = finder
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._finder.load(self._loader, module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+class ImportingInstead(Finder):
+    """The modules of certain packages get others than they name in their imports."""
 
     def __init__(self, packages: tuple[str, ...], instead: Mapping[str, ModuleType]) -> None:
         self._packages = packages
         self._instead = instead
 
-    def is_of_these(self, name: str) -> bool:
-        """Return whether a module belongs to these packages."""
+    def concerns(self, name: str) -> bool:
         return any(name == package or name.startswith(f"{package}.") for package in self._packages)
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
-        """Find a module as Python does; then see to it that it runs over the others."""
-        if not self.is_of_these(name):
-            return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._instead)  # type: ignore[assignment]
-        return spec
-
-
-class _Loader:
-    """A module's loader, but for the builtins that it gives to the module."""
-
-    def __init__(self, loader: Any, instead: Mapping[str, ModuleType]) -> None:
-        self._loader = loader
-        self._instead = instead
-
-    def exec_module(self, module: ModuleType) -> None:
+    def load(self, loader: Any, module: ModuleType) -> None:
         vars(module)["__builtins__"] = builtins_with(self._instead)
-        module.__loader__ = self._loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        self._loader.exec_module(module)
+        loader.exec_module(module)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+
+class ImportingAnew(Finder):
+    """Modules of certain names that are imported once more, in place of one that was dropped, get certain values."""
+
+    def __init__(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        self._values = values
+
+    def concerns(self, name: str) -> bool:
+        return name in self._values
+
+    def load(self, loader: Any, module: ModuleType) -> None:
+        loader.exec_module(module)
+        for name, value in self._values[module.__name__].items():
+            if hasattr(module, name):
+                setattr(module, name, value)

@@ -27,6 +27,7 @@ from typing import Any
 
 import greenlet
 
+from greenswitch.copies import Finder, ImportingAnew
 from greenswitch.errors import HubError
 from greenswitch.hub import describe
 from greenswitch.originals import Originals, keeps_originals
@@ -49,6 +50,7 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
 
 _patched: list[tuple[str, ...]] = []  # each time, the twins
 _done: list[Plan] = []  # and what has been replaced
+_finders: list[Finder] = []
 _originals: Originals | None = None
 
 
@@ -85,11 +87,14 @@ def patch_all(*, strict: bool = False, force: bool = False, **switches: bool) ->
     if strict and report:
         raise RuntimeError(repr(report))
     if twins:
-        _complete(plan)
+        finders = [ImportingAnew(plan.by_module()), *_complete(plan)]
         for one in plan:
             one.do()
+        for finder in finders:
+            finder.install()
         _patched.append(twins)
         _done.append(plan)
+        _finders.extend(finders)
     return report
 
 
@@ -99,6 +104,8 @@ def unpatch_all() -> None:
         for one in reversed(_done.pop()):
             one.undo()
         _patched.pop()
+    while _finders:
+        _finders.pop().remove()
 
 
 def is_module_patched(name: str) -> bool:
@@ -127,8 +134,8 @@ def _plan(twins: tuple[str, ...]) -> Plan:
     return plan
 
 
-def _complete(plan: Plan) -> None:
-    """Add to the plan what follows from it in the rest of the standard library."""
+def _complete(plan: Plan) -> list[Finder]:
+    """Add to the plan what follows from it in the rest of the standard library; return what sees to later imports."""
     global _originals
     if _originals is None:
         _originals = Originals()
@@ -139,8 +146,10 @@ def _complete(plan: Plan) -> None:
         modules = [module for module in standard_modules() if not keeps_originals(module.__name__)]
         for owner, name, ours in locks_of(modules):
             plan.replace(owner, name, ours)
-    if not _done:
-        _originals.patch(plan.replace)
+    if _done:
+        return []
+    _originals.patch(plan.replace)
+    return [_originals.finder]
 
 
 def _refuse_late() -> None:

@@ -52,14 +52,13 @@ class Originals:
         return Namespace(futures, {}, {"ThreadPoolExecutor": executor})
 
     def patch(self, replace: Callable[[object, str, object], None]) -> None:
-        """Replace the globals of such modules that have been imported already, and see to the next ones."""
+        """Replace the globals of such modules that have been imported already. `finder` sees to the next ones."""
         theirs = {id(sys.modules[name]): module for name, module in self.instead.items()}
         for name, module in list(sys.modules.items()):
-            if self.finder.is_of_these(name):
+            if self.finder.concerns(name):
                 for found, value in list(vars(module).items()):
                     if id(value) in theirs:
                         replace(module, found, theirs[id(value)])
-        replace(sys, "meta_path", [self.finder, *sys.meta_path])
 
 
 def keeps_originals(module: str) -> bool:

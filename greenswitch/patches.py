@@ -54,6 +54,14 @@ class Plan(list[Replacement]):
             value = Builtin(value, before)
         self.append(Replacement(owner, name, before, value))
 
+    def by_module(self) -> dict[str, dict[str, Any]]:
+        """Return the new values of modules' globals: module -> name -> value."""
+        found: dict[str, dict[str, Any]] = {}
+        for one in self:
+            if isinstance(one.owner, ModuleType):
+                found.setdefault(one.owner.__name__, {})[one.name] = one.after
+        return found
+
     def replaced_names(self) -> dict[int, Replacement]:
         """Return what will not be called by modules that hold it under a name of theirs, by its id."""
         return {

@@ -36,6 +36,7 @@ LAYER_OF = {place: number for number, places in enumerate(LAYERS) for place in p
 
 # Imports inside a function: (module, what it imports) -> why it can't stand at the top of the file.
 LAZY: Mapping[tuple[str, str], str] = {
+    ("greenswitch.originals", "concurrent.futures"): "it brings logging along, which not every patched program uses",
     ("greenswitch.recorder.timeline", "matplotlib"): "an optional dependency, and only a drawn recording needs it",
 }
 

@@ -18,6 +18,7 @@ from _thread import get_ident as _os_ident
 from _thread import start_new_thread as _start_os_thread
 from collections.abc import Callable
 from contextvars import Context
+from itertools import count
 from typing import Any, Final, NoReturn
 from weakref import WeakSet
 
@@ -37,12 +38,33 @@ _JOINABLE: Final = sys.version_info >= (3, 13)
 OS_THREADS_OF = ("asyncio", "multiprocessing", "concurrent.futures.process")
 
 
+_SPIN: Final = 1000
+_spins = count(1)
+
+
+def _be_fair() -> None:
+    """Let others go on, after many locks that could be had at once: a thread may spin until another does its part.
+
+    Real threads take turns by time; and who takes a lock, ready to wait for it, may lose his turn there.
+    """
+    hub = current_hub()
+    if hub is not None and not hub.closed and greenlet.getcurrent() is not hub.greenlet:
+        hub.step_aside()
+
+
 class lock(locks.Lock):  # the original's name
     """`_thread.lock`, for tasks."""
 
     __slots__ = ()
 
-    acquire_lock = locks.Lock.acquire
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock, as `greenswitch.locks.Lock.acquire`."""
+        if next(_spins) % _SPIN == 0 and blocking:
+            _be_fair()
+        return super().acquire(blocking, timeout)
+
+    __enter__ = acquire
+    acquire_lock = acquire
     release_lock = locks.Lock.release
     locked_lock = locks.Lock.locked
 
@@ -63,6 +85,14 @@ class RLock(locks.RLock):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock, as `greenswitch.locks.RLock.acquire`."""
+        if next(_spins) % _SPIN == 0 and blocking:
+            _be_fair()
+        return super().acquire(blocking, timeout)
+
+    __enter__ = acquire
 
     def __repr__(self) -> str:
         return _repr(self)

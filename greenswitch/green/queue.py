@@ -7,12 +7,21 @@ Knows the package's queues, and the standard library's `queue`.
 
 from __future__ import annotations
 
+import _queue
 import queue as original
+from collections.abc import Callable
 from typing import Any
 
 from greenswitch.queues import Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
 
 REPLACED = ("SimpleQueue",)
+
+
+def patch(replace: Callable[[object, str, object], None]) -> None:
+    """Replace it where the original comes from, too."""
+    replace(_queue, "SimpleQueue", SimpleQueue)
+    replace(_queue, "Empty", Empty)  # the same, unless the module is imported anew: then it is the one that ours raises
+
 
 __all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 __all__ += [name for name in original.__all__ if name not in __all__]
