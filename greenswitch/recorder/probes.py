@@ -60,21 +60,18 @@ def _install() -> None:
     for owner, name in ((Waiter, "wake"), (Waiter, "fail"), (Lock, "_hand_over")):
         _replace(owner, name, _looking(getattr(owner, name)))
     _replace(Task, "__init__", _noting_birth(Task.__init__))
-    _replace(Carrier, "job", _JobOf())
+    _replace(Carrier, "job", _JobOf(vars(Carrier)["job"]))
 
 
 def _replace(owner: type, name: str, probe: Any) -> None:
-    _replaced.append((owner, name, vars(owner).get(name)))
+    _replaced.append((owner, name, vars(owner)[name]))
     setattr(owner, name, probe)
 
 
 def _remove() -> None:
     while _replaced:
         owner, name, original = _replaced.pop()
-        if original is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, original)
+        setattr(owner, name, original)
 
 
 def _looking(original: Callable[..., bool]) -> Callable[..., bool]:
@@ -98,19 +95,17 @@ def _noting_birth(original: Callable[..., None]) -> Callable[..., None]:
 
 
 class _JobOf:
-    """Stands before the attribute `job` of carriers, where it is kept all the same."""
+    """Stands before the slot `job` of carriers, where it is kept all the same."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
 
     def __get__(self, carrier: Carrier | None, kind: type | None = None) -> Any:
-        if carrier is None:
-            return self
-        try:
-            return vars(carrier)["job"]
-        except KeyError:
-            raise AttributeError("job") from None
+        return self if carrier is None else self._slot.__get__(carrier, kind)
 
     def __set__(self, carrier: Carrier, job: Job | None) -> None:
         # Set from outside, it is the next task of a carrier at rest, and the switch to that one tells.
         if getcurrent() is carrier:
             for one in _watching.get(get_ident(), ()):
                 one.change_jobs(carrier, job)
-        vars(carrier)["job"] = job
+        self._slot.__set__(carrier, job)

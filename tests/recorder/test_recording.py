@@ -41,11 +41,11 @@ def bounce(rounds: int = 1) -> None:
 def tracing_is_left_as_it_was() -> Iterator[None]:
     """Fail the test that leaves a trace function, or the kernel with a probe in it."""
     parts = ((Waiter, "wake"), (Waiter, "fail"), (Lock, "_hand_over"), (Task, "__init__"), (Carrier, "job"))
-    before = [vars(owner).get(name) for owner, name in parts]
+    before = [vars(owner)[name] for owner, name in parts]
     assert greenlet.gettrace() is None
     yield
     assert greenlet.gettrace() is None
-    assert [vars(owner).get(name) for owner, name in parts] == before
+    assert [vars(owner)[name] for owner, name in parts] == before
 
 
 # --- looking at it ----------------------------------------------------------------------------------------------------
