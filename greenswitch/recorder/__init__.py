@@ -10,11 +10,15 @@ It shows what the thread does: hand-switched greenlets and the hub's tasks alike
 that it runs on. One idea a file, each knowing only those above it:
 
 - `events`: what one event says. `spans`: from events to what each lane did when. `perfetto`, `timeline`: both drawn.
-- `lanes`: who is who. `probes`: what a trace function doesn't see. `tracing`: from all that to
-  events.
+- `lanes`: who is who. `probes`: what a trace function doesn't see. `tracing`: from all that to events. What crosses at
+  a switch by hand is read by `greenswitch.core.passed`.
 - `recording`: keeps the last of them.
 
-Knows greenlet, the hub, tasks and locks. Nothing below knows it: a program that isn't recorded pays nothing.
+An event costs 3 to 8 µs while recording (CPython 3.11): an echo over sockets takes twice as long, ten tasks that do
+nothing but step aside nine times, a bare ping-pong by hand twenty times. `tests/benchmarks/recorder_cost.py` measures
+it on your machine. Nothing below knows the recorder: a program that isn't recorded pays nothing.
+
+Knows greenlet, core's reader of switches, the hub, tasks and locks.
 """
 
 from __future__ import annotations
