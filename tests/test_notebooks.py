@@ -171,6 +171,12 @@ def test_outputs_are_committed_from_one_run_from_top_to_bottom(path: Path) -> No
 
 
 @each
+def test_demo_is_shown_as_a_timeline(path: Path) -> None:
+    kinds = [kind for cell in code_cells(load(path)) for kind, _ in shown(cell)]
+    assert "image/svg+xml" in kinds
+
+
+@each
 def test_last_cell_is_nothing_but_asserts(path: Path) -> None:
     last = load(path)["cells"][-1]
     starts = [line for line in source(last).splitlines() if line and not line.startswith((" ", ")", "#"))]
@@ -203,8 +209,10 @@ def test_every_file_that_the_text_links_to_exists(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def jupyter() -> None:
-    for module in ("nbclient", "nbformat", "ipykernel"):
+    for module in ("nbclient", "nbformat", "ipykernel", "matplotlib"):
         pytest.importorskip(module, reason="needs the extra [notebooks]")
+    # The first one ever to draw on a machine waits until matplotlib has looked at all fonts, and is told so.
+    subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], check=True, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
