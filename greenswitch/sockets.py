@@ -74,8 +74,8 @@ class Socket(socket.socket):
         self._elsewhere: tuple[Registration, ...] = ()
         self._shared = False  # True: a dup() of ours has the same file description
         self._streak = 0
-        self._patience = _socket.getdefaulttimeout()
         super().__init__(family, type, proto, fileno)
+        self._patience: float | None = _base.gettimeout(self)  # the default's, or 0.0 of SOCK_NONBLOCK
         _settimeout(self, 0.0)
         self._streaming = _type(self) == socket.SOCK_STREAM
 
@@ -492,7 +492,10 @@ class Socket(socket.socket):
         """
         self._forget()
         if self.fileno() >= 0 and not self._shared:
-            _settimeout(self, self._patience)
+            try:
+                _settimeout(self, self._patience)
+            except OSError:  # somebody has closed the fd beneath us
+                pass
         return super().detach()
 
     def _real_close(self, *args: Any) -> None:

@@ -71,6 +71,20 @@ def test_timeouts_read_as_they_were_set(value):
         assert sock.gettimeout() is None
 
 
+@pytest.mark.skipif(not hasattr(stdlib, "SOCK_NONBLOCK"), reason="this platform has no SOCK_NONBLOCK")
+def test_a_socket_that_is_made_non_blocking_never_waits(hub):
+    with Socket(stdlib.AF_INET, stdlib.SOCK_DGRAM | stdlib.SOCK_NONBLOCK) as sock:
+        assert sock.gettimeout() == 0.0
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+
+
+def test_a_socket_whose_fd_is_gone_can_be_detached(hub):
+    sock = Socket()
+    os.close(sock.fileno())
+    assert sock.detach() >= 0 and sock.fileno() == -1
+
+
 def test_the_default_timeout_is_honoured(hub, time):
     stdlib.setdefaulttimeout(7)
     try:
