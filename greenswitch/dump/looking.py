@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 from _socket import getdefaulttimeout, socket  # the originals, which never park
-from _thread import allocate_lock
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import accumulate, chain, repeat, starmap, takewhile
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import greenlet
 
 from greenswitch.hub import Carrier, Direction, Hub, Job, Waiter
+from greenswitch.hub.bystanders import allocate_lock
 from greenswitch.hub.naming import frames_of, ours
 from greenswitch.timeouts import timeout
 

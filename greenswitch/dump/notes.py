@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
@@ -16,6 +15,7 @@ from weakref import WeakKeyDictionary, ref
 import greenlet
 
 from greenswitch.hub import Hub, Waiter
+from greenswitch.hub.bystanders import get_ident
 from greenswitch.hub.carriers import open_hubs
 from greenswitch.hub.naming import brief, ours, place
 from greenswitch.tasks import Task, getcurrent

@@ -18,7 +18,6 @@ import os
 import signal
 import sys
 import threading
-from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 from contextlib import suppress
 from io import FileIO
@@ -29,6 +28,7 @@ from typing import Any, Self
 from greenswitch.dump.notes import note_times
 from greenswitch.dump.report import Report, dump
 from greenswitch.errors import HubError
+from greenswitch.hub.bystanders import get_ident, pause
 
 _MAILBOX = "greenswitch-dump"
 _ASKED, _ANSWERED = b"?", b"!"
@@ -172,15 +172,8 @@ def _write(file: Any, text: str) -> None:
         while left and monotonic() < deadline:
             written = raw.write(left)
             if written is None:  # non-blocking, and full
-                _pause(0.01)
+                pause(0.01)
             left = left[written or 0 :]
-
-
-def _pause(seconds: float) -> None:
-    """Have this OS thread do nothing; the `sleep` of a patched program would park."""
-    lock = allocate_lock()
-    lock.acquire()
-    lock.acquire(timeout=seconds)
 
 
 # -- the other process -----------------------------------------------------------------------------------------------
@@ -219,7 +212,7 @@ def _answer_in(mailbox: FileIO, pid: int, seconds: float) -> Report:
                 f"process {pid} has not answered within {seconds:g} seconds: its main thread has been in a C function "
                 "for as long, or the process is stopped"
             )
-        _pause(0.005)
+        pause(0.005)
     mailbox.seek(1)
     sender, _, text = mailbox.readall().decode().partition("\n")
     if int(sender) != pid:

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import threading
-from _thread import get_ident
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -32,6 +31,7 @@ from greenswitch.dump.looking import (
     thread_name,
 )
 from greenswitch.hub import Direction, Hub, Job, current_hub
+from greenswitch.hub.bystanders import get_ident
 from greenswitch.hub.carriers import open_hubs
 from greenswitch.hub.deadlock import circle_text, circles, waits_of
 from greenswitch.hub.naming import brief, outside

@@ -9,7 +9,8 @@ import _thread
 import os
 from _thread import _count, allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable
-from time import sleep
+
+__all__ = ["Bystander", "allocate_lock", "get_ident", "pause", "there_are_others"]
 
 _running: set[Bystander] = set()
 
@@ -63,12 +64,19 @@ class Bystander:
         for _ in range(100):
             if _count() < counted:
                 break
-            sleep(0.0001)
+            pause(0.0001)
 
 
 def there_are_others() -> bool:
     """Return whether there is an OS thread besides the main one and those that only look on."""
     return _count() > len(_running)
+
+
+def pause(seconds: float) -> None:
+    """Have this OS thread do nothing, whatever it runs. Not for tasks: this stops all of them."""
+    lock = allocate_lock()
+    lock.acquire()
+    lock.acquire(timeout=seconds)
 
 
 if hasattr(os, "register_at_fork"):
