@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("tasks", "timeouts", "groups", "lines", "events", "locks", "exchanges", "channels", "queues"),
         *("pools", "feeds", "threads", "local"),
     ),
-    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "copies"),
+    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "copies", "drivers"),
     ("green/",),
     ("monkey", "patches", "originals", "guests/", "recorder/", "dump/", "watchdog"),
     ("testing", "echo", "__init__"),
@@ -36,6 +36,10 @@ LAYER_OF = {place: number for number, places in enumerate(LAYERS) for place in p
 
 # Imports inside a function: (module, what it imports) -> why it can't stand at the top of the file.
 LAZY: Mapping[tuple[str, str], str] = {
+    **{
+        ("greenswitch.drivers", module): "an optional dependency, and only who patches this driver has it"
+        for module in ("psycopg", "psycopg.errors", "psycopg.pq", "psycopg.waiting", "psycopg2.extensions")
+    },
     ("greenswitch.originals", "concurrent.futures"): "it brings logging along, which not every patched program uses",
     ("greenswitch.recorder.timeline", "matplotlib"): "an optional dependency, and only a drawn recording needs it",
 }
