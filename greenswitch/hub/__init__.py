@@ -6,6 +6,7 @@ from greenswitch.hub.ctrl_c import CtrlC
 from greenswitch.hub.deadlock import Awaited
 from greenswitch.hub.hub import Hub, current_hub, get_hub, has_hub, new_waiter
 from greenswitch.hub.naming import brief, describe
+from greenswitch.hub.os_threads import OSLock, os_ident
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
 from greenswitch.hub.timers import Timer, Timers
@@ -23,6 +24,7 @@ __all__ = [
     "EpollPoller",
     "Hub",
     "Job",
+    "OSLock",
     "OutsideWaiter",
     "Poller",
     "Registration",
@@ -38,6 +40,7 @@ __all__ = [
     "has_hub",
     "make_poller",
     "new_waiter",
+    "os_ident",
     "register",
     "wait_readable",
     "wait_writable",
