@@ -9,13 +9,12 @@ read off the ready queue. The probes only say *look now*, where the next switch 
 
 from __future__ import annotations
 
-from _thread import allocate_lock, get_ident
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from greenlet import getcurrent
 
-from greenswitch.hub import Carrier, Job, Waiter
+from greenswitch.hub import Carrier, Job, OSLock, Waiter, os_ident
 from greenswitch.locks import Lock
 from greenswitch.tasks import Task
 
@@ -35,7 +34,7 @@ class Watching(Protocol):
 
 _watching: dict[int, tuple[Watching, ...]] = {}
 _replaced: list[tuple[type, str, Any]] = []
-_lock = allocate_lock()  # of the interpreter's own: the probes of a monkey-patched lock would enter here
+_lock = OSLock()  # may be entered again, by a finaliser that ends a forgotten recording
 
 
 def begin(one: Watching) -> None:
@@ -43,7 +42,7 @@ def begin(one: Watching) -> None:
     with _lock:
         if not _watching:
             _install()
-        _watching[get_ident()] = (*_watching.get(get_ident(), ()), one)
+        _watching[os_ident()] = (*_watching.get(os_ident(), ()), one)
 
 
 def end(one: Watching, thread: int) -> None:
@@ -78,7 +77,7 @@ def _looking(original: Callable[..., bool]) -> Callable[..., bool]:
     def wake(self: Any, *args: Any) -> bool:
         woken = original(self, *args)
         if woken:
-            for one in _watching.get(get_ident(), ()):
+            for one in _watching.get(os_ident(), ()):
                 one.look()
         return woken
 
@@ -88,7 +87,7 @@ def _looking(original: Callable[..., bool]) -> Callable[..., bool]:
 def _noting_birth(original: Callable[..., None]) -> Callable[..., None]:
     def __init__(self: Task, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        for one in _watching.get(get_ident(), ()):
+        for one in _watching.get(os_ident(), ()):
             one.note_birth(self)
 
     return __init__
@@ -106,6 +105,6 @@ class _JobOf:
     def __set__(self, carrier: Carrier, job: Job | None) -> None:
         # Set from outside, it is the next task of a carrier at rest, and the switch to that one tells.
         if getcurrent() is carrier:
-            for one in _watching.get(get_ident(), ()):
+            for one in _watching.get(os_ident(), ()):
                 one.change_jobs(carrier, job)
         self._slot.__set__(carrier, job)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from greenswitch.errors import ScopeError
-from greenswitch.hub import current_hub
+from greenswitch.hub import current_hub, os_ident
 from greenswitch.recorder import perfetto
 from greenswitch.recorder.events import Event
 from greenswitch.recorder.lanes import Lane
@@ -65,7 +64,7 @@ class Recording:
         if self._clock is None:
             hub = current_hub()
             self._clock = time.monotonic if hub is None else hub.clock
-        self._thread = get_ident()
+        self._thread = os_ident()
         self._began = self._clock()
         self._tracer = Tracer(self._note, self._clock)
         self._tracer.start()
@@ -79,7 +78,7 @@ class Recording:
             raise ScopeError(f"{self!r} has ended already")
         self.complete = tracer.stop()
         self._ended = self._clock()
-        if get_ident() != self._thread:
+        if os_ident() != self._thread:
             raise ScopeError("a recording is of one thread: leave its `with` block in the thread that has entered it")
 
     def _note(

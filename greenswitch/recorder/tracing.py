@@ -9,14 +9,13 @@ midst of every switch, and from inside the probes. So it must neither switch nor
 
 from __future__ import annotations
 
-from _thread import get_ident
 from collections.abc import Callable
 from typing import Literal, Protocol
 
 from greenlet import getcurrent, gettrace, greenlet, settrace
 
 from greenswitch.core.passed import CallSites, arguments, label_of, short, shorten
-from greenswitch.hub import Carrier, Hub, Job, brief, current_hub, describe
+from greenswitch.hub import Carrier, Hub, Job, brief, current_hub, describe, os_ident
 from greenswitch.recorder import probes
 from greenswitch.recorder.lanes import Lane, Lanes, outermost_function, running_function
 
@@ -58,7 +57,7 @@ class Tracer:
 
     def start(self) -> None:
         """Begin, in the calling thread."""
-        self._thread = get_ident()
+        self._thread = os_ident()
         hub = current_hub()
         if hub is not None and hub.ready:
             self._last = hub.ready[-1]
@@ -77,11 +76,11 @@ class Tracer:
         Called in another thread than `start`, or below another trace function, it can't take the own one out. That one
         only passes on from now on, and takes itself out as soon as it can.
         """
-        if get_ident() == self._thread:
+        if os_ident() == self._thread:
             self.look()
         self._at_work = False
         probes.end(self, self._thread)
-        complete = gettrace() is not None or get_ident() != self._thread
+        complete = gettrace() is not None or os_ident() != self._thread
         self._take_out()
         self._lanes.clear()
         self._sites.clear()
@@ -90,7 +89,7 @@ class Tracer:
         return complete
 
     def _take_out(self) -> None:
-        if get_ident() == self._thread and gettrace() is self._function:
+        if os_ident() == self._thread and gettrace() is self._function:
             settrace(self._previous)
 
     def _traced(self, event: Literal["switch", "throw"], ends: tuple[greenlet, greenlet]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import itertools
 import re
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -390,3 +392,29 @@ def test_trace_function_that_raises_ends_tracing_as_it_would_alone() -> None:
             bounce()
     assert len(recording) == 1
     assert not recording.complete
+
+
+# --- where all is patched ---------------------------------------------------------------------------------------------
+
+PATCHED = """
+from greenswitch import monkey
+monkey.patch_all()
+import threading
+import time
+from greenswitch.recorder import record
+
+with record() as recording:
+    threads = [threading.Thread(target=time.sleep, args=(0,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+assert not any(event.source == event.target for event in recording)
+ends = [event.source for event in recording if event.kind == "switch" and event.state == "done"]
+assert len(ends) == len(set(ends)) == 2, ends
+"""
+
+
+def test_threads_that_are_tasks_are_recorded_as_tasks_even_if_the_recorder_comes_after_the_patch() -> None:
+    done = subprocess.run([sys.executable, "-c", PATCHED], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
