@@ -146,7 +146,7 @@ def _can_be_had(one: Any) -> bool:
 
 
 def _in_its_place(theirs: Any) -> Any:
-    ours = _thread.lock() if isinstance(theirs, _OSLock) else _thread.RLock()
+    ours = _thread.allocate_lock() if isinstance(theirs, _OSLock) else _thread.RLock()
     _in_place.add(ours)
     return ours
 

@@ -2,7 +2,7 @@
 
 Everything that `threading` does, it does by these: so the twin of `threading`, and `threading` itself when it is
 patched, keep the standard library's own classes. Idents: a task's is the id of the task; what stands outside of tasks
-has the OS thread's. What isn't here is the original's own, `get_native_id` too: tasks share their OS thread's.
+has the OS thread's. What isn't here is the original's own.
 
 The names that only some Python versions have (`_set_sentinel` until 3.12; `start_joinable_thread`, `_ThreadHandle` and
 their kin from 3.13 on) are all here; `REPLACED` has those of this version.
@@ -15,6 +15,7 @@ import os
 import sys
 from _thread import _count as _os_count
 from _thread import get_ident as _os_ident
+from _thread import get_native_id as _os_native_id
 from _thread import start_new_thread as _start_os_thread
 from collections.abc import Callable
 from contextvars import Context
@@ -27,7 +28,7 @@ import greenlet
 from greenswitch import locks
 from greenswitch.events import Event
 from greenswitch.hub import Hub, current_hub, get_hub
-from greenswitch.local import local as _local  # noqa: F401  # a name of the original's
+from greenswitch.local import local
 from greenswitch.tasks import Task, getcurrent
 from greenswitch.threads import OSThread
 
@@ -56,6 +57,13 @@ class lock(locks.Lock):  # the original's name
     """`_thread.lock`, for tasks."""
 
     __slots__ = ()
+    __module__ = "_thread"  # whose place it takes, also for whoever looks there for the names of its module
+
+    if not _JOINABLE:
+
+        def __new__(cls) -> lock:
+            """Refuse, until Python 3.12: `allocate_lock` makes them."""
+            raise TypeError(f"cannot create '{cls.__module__}.{cls.__qualname__}' instances")
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as `greenswitch.locks.Lock.acquire`."""
@@ -79,6 +87,7 @@ class RLock(locks.RLock):
     """`_thread.RLock`, for tasks."""
 
     __slots__ = ()
+    __module__ = "_thread"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> RLock:
         return super().__new__(cls)  # arguments mean nothing to the original's either
@@ -101,7 +110,7 @@ class RLock(locks.RLock):
 def _repr(one: locks.Lock) -> str:
     """Return the original's repr, and who holds it."""
     state = "locked" if one.locked() else "unlocked"
-    return f"<{state} {type(one).__name__} object {one.text} at {id(one):#x}>"
+    return f"<{state} {type(one).__module__}.{type(one).__qualname__} object {one.text} at {id(one):#x}>"
 
 
 LockType = lock
@@ -109,10 +118,19 @@ LockType = lock
 
 def allocate_lock() -> lock:
     """Return a new lock."""
-    return lock()
+    made: lock = object.__new__(lock)
+    made.__init__()  # type: ignore[misc]
+    return made
 
 
 allocate = allocate_lock
+
+
+class _local(local):
+    """`_thread._local`, for tasks."""
+
+    __slots__ = ()
+    __module__ = "_thread"
 
 
 # -- who runs ----------------------------------------------------------------------------------------------------------
@@ -128,6 +146,12 @@ def get_ident() -> int:
         return id(job)
     hub = current_hub()
     return _os_ident() if hub is not None and hub.greenlet is current else id(current)
+
+
+def get_native_id() -> int:
+    """Return the OS thread's id outside of tasks; in a task a number that is no OS thread's, and no other task's."""
+    ident = get_ident()
+    return _os_native_id() if ident == _os_ident() else ident
 
 
 class ThreadTask(Task):
@@ -146,11 +170,28 @@ class ThreadTask(Task):
 
     def finish(self, value: Any, error: BaseException | None) -> None:
         _running.discard(self)
-        if error is not None and not isinstance(error, (greenlet.GreenletExit, KeyboardInterrupt)):
-            if not isinstance(error, SystemExit):
-                _report(self.function, error)
-            error = None
-        super().finish(value, error)
+        if isinstance(error, KeyboardInterrupt):
+            self.hub.ready.appendleft(_Interruption(self.hub, error))
+        elif error is not None and not isinstance(error, (greenlet.GreenletExit, SystemExit)):
+            _report(self.function, error)
+        super().finish(value, error if isinstance(error, greenlet.GreenletExit) else None)
+
+
+class _Interruption:
+    """Ctrl-C that came while a thread ran. It has the next turn: main is to meet it before it does anything else."""
+
+    __slots__ = ("error", "hub")
+
+    def __init__(self, hub: Hub, error: KeyboardInterrupt) -> None:
+        self.hub = hub
+        self.error = error
+
+    def switch(self) -> Any:
+        hub, main = self.hub, self.hub.main
+        if main in hub.ready and main is not greenlet.getcurrent():  # it would go on without looking for interrupts
+            return main.throw(self.error)
+        hub.interrupt_main(self.error)
+        return hub.greenlet.switch()
 
 
 _running: set[ThreadTask] = set()
@@ -251,7 +292,7 @@ _sentinels: dict[int, lock] = {}
 
 def _set_sentinel() -> lock:
     """Return a lock that is released when the calling thread has ended."""
-    sentinel = lock()
+    sentinel = allocate_lock()
     current = getcurrent()
     if isinstance(current, Task):
         current.add_link(lambda _: _release(sentinel))
@@ -372,9 +413,9 @@ if hasattr(os, "register_at_fork"):
 
 
 _OURS = (
-    *("LockType", "RLock", "allocate", "allocate_lock", "get_ident", "lock", "start_new", "start_new_thread"),
-    *("_ThreadHandle", "_count", "_local", "_make_thread_handle", "_set_sentinel", "_shutdown"),
-    "start_joinable_thread",
+    *("LockType", "RLock", "allocate", "allocate_lock", "get_ident", "get_native_id", "lock", "start_new"),
+    *("start_new_thread", "start_joinable_thread", "_ThreadHandle", "_count", "_local", "_make_thread_handle"),
+    *("_set_sentinel", "_shutdown"),
 )
 REPLACED = tuple(name for name in _OURS if hasattr(original, name))
 

@@ -47,7 +47,7 @@ def patch(replace: Replace) -> None:
 def _be_joinable_by_lock(replace: Replace) -> None:
     """Give the main thread a lock of ours for those who join it, until Python 3.12."""
     main: Any = original.main_thread()
-    theirs, ours = main._tstate_lock, _thread.lock()
+    theirs, ours = main._tstate_lock, _thread.allocate_lock()
     ours.acquire()
     replace(main, "_tstate_lock", ours)
     locks: set[Any] = vars(original)["_shutdown_locks"]
@@ -98,7 +98,9 @@ def _dummy_init(module: Any) -> Callable[[Any], None]:
     def __init__(self: Any) -> None:
         init(self)
         current = getcurrent()
-        if isinstance(current, Task) and not isinstance(current, _thread.ThreadTask):
+        if isinstance(current, _thread.ThreadTask):
+            return  # a thread of `_thread`'s: its dummy lives as long as it does in this Python version
+        if isinstance(current, Task):
             self.name = current.name
         tied.gone = _Gone(module._active, self.ident, self)
 
