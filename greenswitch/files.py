@@ -238,7 +238,7 @@ def stdin() -> Any:
     What is no text over a pipe or a terminal (None, a regular file, somebody's own object) is returned as it is. Text
     that the original has in its buffer already stays there: ask for this before anything is read.
     """
-    original = sys.stdin
+    original = getattr(sys, "stdin", None)
     if not _stdin or _stdin[0] is not original:
         if not isinstance(original, io.TextIOWrapper) or _raw(original) is not None or not _reads_waiting(original):
             return original
@@ -273,7 +273,7 @@ def ask(prompt: object = "", /) -> str:
     At a terminal the line is edited by the terminal, not by the readline module. Raises EOFError at the end.
     """
     source = stdin()
-    if _raw(source) is None or sys.stdout is None:
+    if _raw(source) is None or getattr(sys, "stdout", None) is None:
         return _input(prompt)
     sys.audit("builtins.input", prompt)
     if sys.stderr is not None:
