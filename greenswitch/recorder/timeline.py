@@ -89,23 +89,25 @@ class Timeline:
     # -- drawing ---------------------------------------------------------------------------------------------------
 
     def _draw_lane(self, axes: Any, row: int, its: Sequence[Span]) -> None:
+        """Draw a lane, the bars of each state as one object: a recording may hold tens of thousands."""
+        bars: dict[tuple[str, bool], list[tuple[float, float]]] = {}
         for span in its:
             begin, end = max(span.begin, self._begin), min(span.end, self._end)
-            if end < begin or (end == begin and span.state not in _RUNNING):
-                continue
-            look = _LOOKS[span.state]
-            left, length = self._at(begin), self._at(end) - self._at(begin)
-            axes.barh(
-                row, length, look.height, left, color=look.colour, edgecolor=look.edge,
-                linewidth=0.8 if length else 2.0, zorder=3 if span.state in _RUNNING else 2,
+            if end > begin or (end == begin and span.state in _RUNNING):
+                left, length = self._at(begin), self._at(end) - self._at(begin)
+                bars.setdefault((span.state, length > 0), []).append((left, length))
+                if span.state == "parked":
+                    self._write_into(axes, row, left, length, span.why)
+        for (state, has_length), pieces in bars.items():
+            look = _LOOKS[state]
+            axes.broken_barh(
+                pieces, (row - look.height / 2, look.height), facecolor=look.colour, edgecolor=look.edge,
+                linewidth=0.8 if has_length else 2.0, zorder=3 if state in _RUNNING else 2, label=f"{row} {state}",
             )  # fmt: skip
-            if span.state == "parked":
-                self._write_into(axes, row, left, length, span.why)
 
     def _write_into(self, axes: Any, row: int, left: float, length: float, text: str) -> None:
         """Write into a bar as much of the text as fits; nothing if that would be next to nothing."""
-        span = self._at(self._end) - self._at(self._begin)
-        room = int(length / span * self._width * 0.78 / _LETTER) if span else 0
+        room = int(length / (self._at(self._end) - self._at(self._begin)) * self._width * 0.78 / _LETTER)
         if len(text) > room:
             text = text[: room - 1] + "…" if room > 4 else ""
         if text:
@@ -113,15 +115,16 @@ class Timeline:
             axes.text(left + length / 2, row, text, ha="center", va="center", fontsize=8, color="#222222", clip_on=True)
 
     def _draw_arrows(self, axes: Any, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.kind not in ("wake", "spawn") or not self._begin <= event.time <= self._end:
-                continue
-            if event.source in self._rows and event.target in self._rows:
-                at = self._at(event.time)
-                axes.annotate(
-                    "", (at, self._rows[event.target]), (at, self._rows[event.source]), zorder=4,
-                    arrowprops={"arrowstyle": "->", "color": _ARROW, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
-                )  # fmt: skip
+        arrows = [
+            (self._at(event.time), self._rows[event.source], self._rows[event.target])
+            for event in events
+            if event.kind in ("wake", "spawn") and self._begin <= event.time <= self._end
+            and event.source in self._rows and event.target in self._rows
+        ]  # fmt: skip
+        axes.vlines(*_columns(arrows), color=_ARROW, linewidth=0.8, zorder=4)
+        for head, way in (("v", 1), ("^", -1)):
+            at, _, to = _columns([arrow for arrow in arrows if (arrow[2] - arrow[1]) * way > 0])
+            axes.scatter(at, [row - 0.1 * way for row in to], s=14, marker=head, color=_ARROW, linewidths=0, zorder=5)
 
     def _label(self, axes: Any, note: str) -> None:
         from matplotlib.patches import Patch
@@ -155,6 +158,10 @@ def _chosen(lanes: Mapping[str, list[Span]], chosen: Iterable[str] | None, most:
     if unknown:
         raise ValueError(f"no such lane in this recording: {', '.join(map(repr, unknown))}; see recording.lanes")
     return wanted
+
+
+def _columns(rows: Sequence[tuple[float, int, int]]) -> tuple[list[float], list[int], list[int]]:
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
 def _unformatted(name: str) -> str:
