@@ -7,6 +7,8 @@ Why: before a hub chooses for you, see what there is to choose. One idea a file:
   `yield`.
 - `iterate`: a function that pushes, turned into an iterator that is pulled.
 - `stacks`: where a suspended greenlet stands, and whom it returns to.
+- `stepper`: a program stopped at each switch. `switches` says what one was, out of what `passed` reads in the source;
+  `steps` and `steps_html` show it, and `prints` has the program print where it is stepped.
 - `limitation`: what all this can't do, measured. The hub is the answer to it.
 
 Knows greenlet, the standard library and our errors. Must not know the hub, nor be known by it.
@@ -24,6 +26,8 @@ from greenswitch.core.limitation import (
     switching_cost,
 )
 from greenswitch.core.stacks import ContextStack, Frame, context_stack, frames, parents
+from greenswitch.core.stepper import Stepper
+from greenswitch.core.steps import Step, Steps
 
 __all__ = [
     "BlockingAddsUp",
@@ -33,6 +37,9 @@ __all__ = [
     "FrozenEcho",
     "Iteration",
     "State",
+    "Step",
+    "Stepper",
+    "Steps",
     "SwitchingCost",
     "blocking_adds_up",
     "context_stack",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ class HasGreenlet(Protocol):
     def greenlet(self) -> greenlet: ...
 
 
+# Jupyter gives each cell a file with a hash for its name, IPython a name that is no file's.
+_CELL = re.compile(r"[/\\]ipykernel_\d+[/\\]\d+\.py$|^<ipython-input-")
+
 Target = greenlet | HasGreenlet
 Standing = Literal["new", "running", "suspended", "finished"]
 
@@ -48,7 +52,9 @@ class Frame:
 
     @property
     def where(self) -> str:
-        """Return the place in short, as `file.py:12`."""
+        """Return the place in short, as `file.py:12`; of a notebook's cell only the line."""
+        if _CELL.search(self.file):
+            return f"cell line {self.line}"
         return f"{os.path.basename(self.file)}:{self.line}"
 
     @property
