@@ -349,9 +349,22 @@ def spawn_later(seconds: float, function: Callable[..., Any], /, *args: Any, **k
 
 def getcurrent() -> Any:
     """Return the task that is running; outside of tasks, the greenlet."""
-    current = greenlet.getcurrent()
+    try:
+        current = greenlet.getcurrent()
+    except RuntimeError:  # as Python is torn down, when finalisers still take locks and there is nobody else left
+        return _last
     job = getattr(current, "job", None)
     return current if job is None else job
+
+
+class _Last:
+    """Stands for whoever runs when there are no greenlets any more."""
+
+    parent = None
+    dead = False
+
+
+_last = _Last()
 
 
 def sleep(seconds: float = 0) -> None:

@@ -14,6 +14,7 @@ import _thread as original
 import os
 import sys
 from _thread import _count as _os_count
+from _thread import allocate_lock as _allocate_os_lock
 from _thread import get_ident as _os_ident
 from _thread import get_native_id as _os_native_id
 from _thread import start_new_thread as _start_os_thread
@@ -138,12 +139,11 @@ class _local(local):
 
 def get_ident() -> int:
     """Return a number, not zero, that no other thread has now: a task's own, or the OS thread's outside of tasks."""
-    current: Any = greenlet.getcurrent()
+    current = getcurrent()
+    if isinstance(current, Task):
+        return id(current)
     if current.parent is None:
         return _os_ident()
-    job = getattr(current, "job", None)
-    if job is not None:
-        return id(job)
     hub = current_hub()
     return _os_ident() if hub is not None and hub.greenlet is current else id(current)
 
@@ -180,17 +180,17 @@ class ThreadTask(Task):
 class _Interruption:
     """Ctrl-C that came while a thread ran. It has the next turn: main is to meet it before it does anything else."""
 
-    __slots__ = ("error", "hub")
+    __slots__ = ("args", "hub")
 
     def __init__(self, hub: Hub, error: KeyboardInterrupt) -> None:
         self.hub = hub
-        self.error = error
+        self.args = error.args  # a new one will be raised: the thread's traceback is no part of main's
 
     def switch(self) -> Any:
         hub, main = self.hub, self.hub.main
         if main in hub.ready and main is not greenlet.getcurrent():  # it would go on without looking for interrupts
-            return main.throw(self.error)
-        hub.interrupt_main(self.error)
+            return main.throw(KeyboardInterrupt(*self.args))
+        hub.interrupt_main(KeyboardInterrupt(*self.args))
         return hub.greenlet.switch()
 
 
@@ -246,7 +246,11 @@ def _start(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], handle: _ThreadHandle | None
 ) -> int:
     if _wants_os_thread(function):
-        return _start_os_thread(_in_os_thread, (function, args, kwargs, handle))
+        begun = _allocate_os_lock()
+        begun.acquire()
+        ident = _start_os_thread(_in_os_thread, (begun, function, args, kwargs, handle))
+        begun.acquire()  # from here on the interpreter counts it, and a hub that looks for a deadlock knows of it
+        return ident
     hub = get_hub()
     task = ThreadTask(hub, function, args, kwargs)
     if handle is not None:
@@ -269,8 +273,13 @@ def _wants_os_thread(function: Callable[..., Any]) -> bool:
 
 
 def _in_os_thread(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], handle: _ThreadHandle | None
+    begun: Any,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    handle: _ThreadHandle | None,
 ) -> None:
+    begun.release()
     ident = _os_ident()
     if handle is not None:
         handle.begin(ident)
@@ -279,7 +288,7 @@ def _in_os_thread(
     finally:
         sentinel = _sentinels.pop(ident, None)
         if sentinel is not None:
-            _release(sentinel)
+            sentinel.release()
         if handle is not None:
             handle.end()
 
@@ -287,23 +296,46 @@ def _in_os_thread(
 # -- the end of a thread, until Python 3.12 ----------------------------------------------------------------------------
 
 
-_sentinels: dict[int, lock] = {}
+class _Sentinel:
+    """A lock that is held while a thread runs, and free for good from then on, however many come to take it at once."""
+
+    __slots__ = ("__weakref__", "_held", "_over")
+
+    def __init__(self) -> None:
+        self._held = False
+        self._over = Event()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Hold it, the first time; then park until the thread has ended, and return whether it has."""
+        if not self._held:
+            self._held = True
+            return True
+        return bool(self._over.wait(0 if not blocking else None if timeout < 0 else timeout))
+
+    def release(self) -> None:
+        """Set it free; who has waited for it does so, too, and changes nothing."""
+        self._over.set()
+
+    def locked(self) -> bool:
+        """Return whether the thread runs."""
+        return self._held and not self._over.is_set()
+
+    def _at_fork_reinit(self) -> None:
+        self.__init__()  # type: ignore[misc]
 
 
-def _set_sentinel() -> lock:
+_sentinels: dict[int, _Sentinel] = {}
+
+
+def _set_sentinel() -> _Sentinel:
     """Return a lock that is released when the calling thread has ended."""
-    sentinel = allocate_lock()
+    sentinel = _Sentinel()
     current = getcurrent()
     if isinstance(current, Task):
-        current.add_link(lambda _: _release(sentinel))
+        current.add_link(lambda _: sentinel.release())
     else:
         _sentinels[get_ident()] = sentinel
     return sentinel
-
-
-def _release(sentinel: lock) -> None:
-    if sentinel.locked():
-        sentinel.release()
 
 
 # -- the end of a thread, from Python 3.13 on --------------------------------------------------------------------------

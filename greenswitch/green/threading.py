@@ -47,7 +47,7 @@ def patch(replace: Replace) -> None:
 def _be_joinable_by_lock(replace: Replace) -> None:
     """Give the main thread a lock of ours for those who join it, until Python 3.12."""
     main: Any = original.main_thread()
-    theirs, ours = main._tstate_lock, _thread.allocate_lock()
+    theirs, ours = main._tstate_lock, _thread._Sentinel()
     ours.acquire()
     replace(main, "_tstate_lock", ours)
     locks: set[Any] = vars(original)["_shutdown_locks"]
