@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 CONNECT = """
 import redis
-client = redis.Redis(port=int(sys.argv[1]), decode_responses=True, socket_timeout=20)
+client = redis.Redis(port=int(sys.argv[1]), decode_responses=True, socket_timeout=20, max_connections=200)
 client.flushall()
 """
 
