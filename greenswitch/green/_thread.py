@@ -15,7 +15,6 @@ import os
 import sys
 from _thread import _count as _os_count
 from _thread import allocate_lock as _allocate_os_lock
-from _thread import allocate_lock as _allocate_os_lock
 from _thread import get_ident as _os_ident
 from _thread import get_native_id as _os_native_id
 from _thread import start_new_thread as _start_os_thread
