@@ -353,7 +353,7 @@ def test_non_blocking_handshake_says_what_it_wants(hub):
 
 
 def test_reads_and_writes_time_out_with_the_library_s_texts(hub, time):
-    with tls() as (near, far):
+    with tls() as (near, _):
         near.settimeout(3)
         with pytest.raises(TimeoutError, match=r"^The read operation timed out$"):
             near.recv(1)
@@ -382,7 +382,7 @@ def test_timeout_of_sendall_is_one_for_all_of_it(hub, time):
 
 
 def test_closing_wakes_who_waits_with_ebadf(hub):
-    with tls() as (near, far):
+    with tls() as (near, _):
         fill(near)
         tasks = spawn(near.recv, 1), spawn(near.sendall, b"x")
         sleep(1)
@@ -398,7 +398,7 @@ def test_second_reader_is_refused_and_both_are_named(hub):
         first = spawn(near.recv, 10)
         first.name = "first"
         sleep(0)
-        with pytest.raises(BusyError, match="first.* already waits to read"):
+        with pytest.raises(BusyError, match=r"first.* already waits to read"):
             near.recv(10)
         far.send(b"for the first")
         assert first.get() == b"for the fi" and near.recv(10) == b"rst"

@@ -18,11 +18,6 @@ from greenswitch.sockets import Socket, create_connection, create_server, fromfd
 socket = Socket
 SocketType = Socket
 
-REPLACED = (
-    *("socket", "create_connection", "create_server", "fromfd", "socketpair"),
-    *("getaddrinfo", "getfqdn", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "getnameinfo"),
-)
-
 if sys.platform == "win32":
 
     def fromshare(info: bytes) -> Socket:

@@ -29,7 +29,7 @@ class SSLContext(original.SSLContext):
     sslsocket_class = TLSSocket
 
 
-REPLACED = "SSLSocket", "create_connection", "socket"
+REPLACED = "SSLSocket", "socket"
 
 
 def patch(replace: Callable[[object, str, object], None]) -> None:
