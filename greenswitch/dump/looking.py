@@ -24,7 +24,7 @@ import greenlet
 from greenswitch.hub import Carrier, Direction, Hub, Job, Waiter
 from greenswitch.hub.bystanders import allocate_lock
 from greenswitch.hub.naming import frames_of, ours
-from greenswitch.timeouts import timeout
+from greenswitch.timeouts import Deadline
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Being(NamedTuple):
     """Where it stands, the innermost first."""
 
 
-class Deadline(NamedTuple):
+class Until(NamedTuple):
     """When a wait, or else the block of a scope, is over at the latest, by the hub's clock."""
 
     scope: str | None
@@ -99,28 +99,28 @@ def starting_later(hub: Hub) -> list[tuple[Job, float]]:
 # -- until when ------------------------------------------------------------------------------------------------------
 
 
-def deadlines(hub: Hub) -> tuple[dict[int, Deadline], dict[int, list[Deadline]]]:
+def deadlines(hub: Hub) -> tuple[dict[int, Until], dict[int, list[Until]]]:
     """Return the deadlines of waits, by the id of the waiter, and of blocks, by the id of the greenlet."""
-    of_waits: dict[int, Deadline] = {}
-    of_blocks: dict[int, list[Deadline]] = {}
+    of_waits: dict[int, Until] = {}
+    of_blocks: dict[int, list[Until]] = {}
     timers = snapshot(lambda: list(hub.timers._heap))
     scopes = [getattr(timer.callback, "__self__", None) for _, _, timer in timers]
     for owner, (when, _, _) in zip(scopes, timers, strict=True):
         if isinstance(owner, Waiter) and not isinstance(owner, Direction):
-            of_waits[id(owner)] = Deadline(None, when)
+            of_waits[id(owner)] = Until(None, when)
     for scope in chain(scopes, snapshot(lambda: list(hub.timers.young))):
-        if isinstance(scope, timeout) and scope.deadline is not None:
-            text = f"{type(scope).__name__}({scope.seconds})"
-            of_blocks.setdefault(id(scope._greenlet), []).append(Deadline(text, scope.deadline))
+        if isinstance(scope, Deadline) and scope.deadline is not None:
+            text = f"{scope.made_by}({scope.seconds})"
+            of_blocks.setdefault(id(scope._greenlet), []).append(Until(text, scope.deadline))
     for several in of_blocks.values():
-        several.sort(key=lambda deadline: deadline.when)
+        several.sort(key=lambda until: until.when)
     return of_waits, of_blocks
 
 
-def deadline_of(waiter: Waiter, of_waits: dict[int, Deadline]) -> Deadline | None:
+def deadline_of(waiter: Waiter, of_waits: dict[int, Until]) -> Until | None:
     """Return the deadline that belongs to this wait itself."""
     if isinstance(waiter, Direction):
-        return None if waiter.deadline is None else Deadline(None, waiter.deadline)
+        return None if waiter.deadline is None else Until(None, waiter.deadline)
     return of_waits.get(id(waiter))
 
 

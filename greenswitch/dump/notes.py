@@ -14,8 +14,7 @@ from weakref import WeakKeyDictionary, ref
 
 import greenlet
 
-from greenswitch.hub import Hub, Waiter
-from greenswitch.hub.bystanders import get_ident
+from greenswitch.hub import Hub, Waiter, os_ident
 from greenswitch.hub.carriers import open_hubs
 from greenswitch.hub.naming import brief, ours, place
 from greenswitch.tasks import Task, getcurrent
@@ -67,7 +66,7 @@ def note_times(on: bool = True) -> None:
     change = _note_times_in if on else _note_no_times_in
     _after_init(Hub, _note_times_in, on)
     for hub in open_hubs():
-        if hub.thread_id == get_ident():
+        if hub.thread_id == os_ident():
             change(hub)
         else:
             hub.call_soon(change, hub)  # in their own thread, where nobody parks amid the change

@@ -28,7 +28,8 @@ from typing import Any, Self
 from greenswitch.dump.notes import note_times
 from greenswitch.dump.report import Report, dump
 from greenswitch.errors import HubError
-from greenswitch.hub.bystanders import get_ident, pause
+from greenswitch.hub import os_ident
+from greenswitch.hub.bystanders import pause
 
 _MAILBOX = "greenswitch-dump"
 _ASKED, _ANSWERED = b"?", b"!"
@@ -135,7 +136,7 @@ def install_dump_signal(number: int | None = None, file: Any = None, times: bool
         number = getattr(signal, "SIGUSR1", None)
     if number is None:
         raise HubError("this platform has no SIGUSR1: name another signal, or call greenswitch.dump.dump() yourself")
-    if get_ident() != threading.main_thread().ident:
+    if os_ident() != threading.main_thread().ident:
         raise HubError("signal handlers are installed in the main thread: call install_dump_signal() there")
     installed = DumpSignal(number, file)
     installed.install()

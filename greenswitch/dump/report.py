@@ -30,8 +30,7 @@ from greenswitch.dump.looking import (
     starting_later,
     thread_name,
 )
-from greenswitch.hub import Direction, Hub, Job, current_hub
-from greenswitch.hub.bystanders import get_ident
+from greenswitch.hub import Direction, Hub, Job, current_hub, os_ident
 from greenswitch.hub.carriers import open_hubs
 from greenswitch.hub.deadlock import circle_text, circles, waits_of
 from greenswitch.hub.naming import brief, outside
@@ -88,11 +87,11 @@ def _age(hub: Hub) -> tuple[bool, int, int]:
     depth, inner = 0, current_hub()
     while inner is not None and inner is not hub:
         depth, inner = depth + 1, inner.previous
-    return hub.thread_id != get_ident(), hub.thread_id, depth
+    return hub.thread_id != os_ident(), hub.thread_id, depth
 
 
 def _hub(hub: Hub, here: list[FrameType], thread: str) -> dict[str, Any] | None:
-    is_here = hub.thread_id == get_ident()
+    is_here = hub.thread_id == os_ident()
     running = here if is_here else frames_of_thread(hub.thread_id)
     if not running:
         return None  # its thread is gone, and has left it open

@@ -10,7 +10,7 @@ import os
 from _thread import _count, allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable
 
-__all__ = ["Bystander", "allocate_lock", "get_ident", "pause", "there_are_others"]
+__all__ = ["Bystander", "allocate_lock", "pause", "there_are_others"]
 
 _running: set[Bystander] = set()
 

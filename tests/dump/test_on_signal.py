@@ -1,4 +1,4 @@
-"""A dump at a signal, and one for another process. Each in a fresh process: signals and their handlers are everybody's."""
+"""A dump at a signal, and one for another process. Each in a fresh process, since signals are everybody's."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def test_process_that_would_not_answer_is_left_alive(body: str, why: str) -> Non
 def test_answer_that_comes_too_late_goes_where_dumps_go() -> None:
     with running(SERVER) as process:
         os.kill(process.pid, signal.SIGSTOP)
-        with pytest.raises(CannotAsk, match="has not answered within 0.1 seconds"):
+        with pytest.raises(CannotAsk, match=r"has not answered within 0\.1 seconds"):
             ask(process.pid, seconds=0.1)
         os.kill(process.pid, signal.SIGCONT)
         assert process.stderr is not None and process.stderr.readline().startswith("<Hub of thread")
