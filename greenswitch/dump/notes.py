@@ -40,6 +40,10 @@ class NotingTimes(dict[greenlet.greenlet, Waiter]):
         super().__setitem__(one, waiter)
         self.since[one] = Since(self._clock(), exact=True)
 
+    def __delitem__(self, one: greenlet.greenlet) -> None:
+        self.since.pop(one, None)
+        super().__delitem__(one)
+
     def pop(self, one: greenlet.greenlet, *default: Any) -> Any:
         self.since.pop(one, None)
         return super().pop(one, *default)
