@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -33,7 +34,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from comparing import Loss, judge, lost, passed, prefer, read_losses, short, unsuccessful
-from watching import Outcome, Watch, whole_module
+from watching import Outcome, Watch, end_all, whole_module
 
 HERE = Path(__file__).resolve().parent
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -134,6 +135,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run what is asked for, print what is lost, return the exit status."""
     settings = arguments()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end_all)
     known = {}
     if settings.under == "greenswitch":
         known = read_losses(tomllib.loads((HERE / "losses.toml").read_text()), VERSION)

@@ -111,6 +111,7 @@ class Watch:
                 process = subprocess.Popen(
                     command, cwd=place, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
                 )
+                _running.add(process)
                 try:
                     assert process.stdin is not None
                     with process.stdin as stdin, suppress(BrokenPipeError):
@@ -170,6 +171,21 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process, which gets a little time to end by itself, and everything that it has left in its group."""
     _wait(process, 10)
+    _kill(process)
+    process.wait()
+    _running.discard(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def end_all(number: int, frame: object) -> None:
+    """End all processes, and this one: a signal handler."""
+    for process in list(_running):
+        _kill(process)
+    os._exit(128 + number)
