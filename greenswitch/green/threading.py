@@ -15,10 +15,12 @@ Knows the twin of `_thread`, and how to run a module again.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading as original
 from _thread import get_ident as _os_ident
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,20 @@ def adapt(module: ModuleType, replace: Replace) -> None:
     replace(module._DummyThread, "__init__", _dummy_init(module))
     if hasattr(module, "_thread_local_info"):  # by which dummies go away
         replace(module, "_thread_local_info", local())
+    if hasattr(module, "_get_main_thread_ident"):  # asked in a forked child too, whose main thread is who forked
+        replace(module, "_get_main_thread_ident", _thread.get_ident)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(_be_main_in_child, module))
+
+
+def _be_main_in_child(module: Any) -> None:
+    """Make of a dummy that has forked the main thread that it is in the child; Python 3.11 forgets that."""
+    main = module._main_thread
+    if isinstance(main, module._DummyThread):
+        main.__class__ = module._MainThread
+        main._name, main._daemonic = "MainThread", False
+        if hasattr(main, "_set_tstate_lock"):
+            main._set_tstate_lock()
 
 
 def _making_invoke_excepthook(module: Any) -> Callable[[], Callable[[Any], None]]:
