@@ -18,6 +18,7 @@ Knows the twins by name. Must not know what is in them.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import threading
 from _thread import get_ident
@@ -32,6 +33,7 @@ from greenswitch.errors import HubError
 from greenswitch.hub import describe
 from greenswitch.originals import Originals, keeps_originals
 from greenswitch.patches import Early, Plan, is_standard, locks_of, names_elsewhere, standard_modules
+from greenswitch.programs import leave, run_module, run_script
 
 SWITCHES: Mapping[str, tuple[str, ...]] = {
     "threading": ("_thread", "threading"),
@@ -168,3 +170,60 @@ def _refuse_late() -> None:
 def _in_jupyter() -> bool:
     application = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
     return application is not None and bool(application.initialized())
+
+
+# -- python -m greenswitch.monkey --------------------------------------------------------------------------------------
+
+_HELP = """Run a program with the standard library patched, so that it switches tasks where it would block.
+
+The program needs no change: its threads become tasks of one hub, and sockets, locks, queues and sleep park the task
+that calls them. What it imports is patched before it does. asyncio and multiprocessing are left as they are.
+"""
+
+_EXAMPLES = """examples:
+  python -m greenswitch.monkey server.py --port 8090      a script, with arguments of its own
+  python -m greenswitch.monkey -m http.server 8000        a module, as python -m does
+  python -m greenswitch.monkey --no-threading client.py   leave its threads to the operating system
+  python -m greenswitch.monkey --report client.py         say first what was imported before it could be patched
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m greenswitch.monkey",
+        usage="%(prog)s [options] (program.py | -m module) [arguments…]",
+        description=_HELP,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for switch, twins in SWITCHES.items():
+        parser.add_argument(
+            f"--no-{switch}", dest=switch, action="store_false", help=f"don't patch {' and '.join(twins)}"
+        )
+    parser.add_argument("--strict", action="store_true", help="refuse to run if something was imported too early")
+    parser.add_argument("--report", action="store_true", help="print what was imported too early to standard error")
+    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module to run, and its arguments")
+    parser.add_argument("program", nargs=argparse.REMAINDER, help="a script to run, and its arguments")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Patch, then run the program that the command line names."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if not (options.module or options.program):
+        parser.error("which program? Name a script, or a module with -m")
+    try:
+        report = patch_all(strict=options.strict, **{switch: getattr(options, switch) for switch in SWITCHES})
+    except RuntimeError as error:
+        leave(1, str(error))
+    if options.report:
+        print(repr(report), file=sys.stderr)
+    name, *args = options.module or options.program
+    (run_module if options.module else run_script)(name, args)
+
+
+if __name__ == "__main__":
+    # The program that it runs takes the name `__main__`, and may import this module.
+    sys.modules[__spec__.name] = sys.modules["__main__"]
+    main()
