@@ -7,30 +7,22 @@ it returns. Knows no text: that is `greenswitch.dump.report`.
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
-import sys
 from _socket import getdefaulttimeout, socket  # the originals, which never park
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import accumulate, chain, repeat, starmap, takewhile
-from operator import getitem
+from itertools import chain, takewhile
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import greenlet
 
 from greenswitch.hub import Carrier, Direction, Hub, Job, Waiter
-from greenswitch.hub.bystanders import allocate_lock
-from greenswitch.hub.naming import frames_of, ours
+from greenswitch.hub.frames import frames_of, ours
 from greenswitch.timeouts import Deadline
 
 T = TypeVar("T")
-
-_COLLECTS_ANYWHERE = sys.version_info < (3, 12)
-_collecting = allocate_lock()
-_attribute: Callable[[Any, Any], Any] = getattr
 
 
 def snapshot(copy: Callable[[], T]) -> T:
@@ -125,47 +117,6 @@ def deadline_of(waiter: Waiter, of_waits: dict[int, Until]) -> Until | None:
 
 
 # -- where -----------------------------------------------------------------------------------------------------------
-
-
-def frames_of_thread(thread_id: int) -> list[FrameType]:
-    """Return where an OS thread stands, the innermost frame first; nothing for one that is gone. Any thread.
-
-    In one step, for the reason that `frames_of` gives. Up to CPython 3.11 without the collector: it might let another
-    thread run amid the step, which would wait for a lock that is held here, for ever.
-    """
-    found: list[FrameType] = []
-    first = map(getitem, starmap(sys._current_frames, [()]), [thread_id])
-    steps = accumulate(chain(first, repeat("f_back", 10_000)), _attribute)
-    with suppress(AttributeError, KeyError), _NoCollection():
-        found.extend(steps)
-    return found[:-1]
-
-
-class _NoCollection:
-    """Keeps the collector away from a block, for all threads; one thread at a time."""
-
-    def __enter__(self) -> None:
-        self._was_on = False
-        # The time limit is for a signal handler, which may have come in between the lines of this very block.
-        self._holds = _COLLECTS_ANYWHERE and _collecting.acquire(timeout=1)
-        if self._holds:
-            self._was_on = gc.isenabled()
-            gc.disable()
-
-    def __exit__(self, *error: object) -> None:
-        if self._was_on:
-            gc.enable()
-        if self._holds:
-            _collecting.release()
-
-
-def frames_here(innermost: FrameType | None) -> list[FrameType]:
-    """Return `innermost` and the frames that have called it."""
-    found = []
-    while innermost is not None:
-        found.append(innermost)
-        innermost = innermost.f_back
-    return found
 
 
 def call_of(frames: list[FrameType], target: object) -> str | None:

@@ -16,7 +16,8 @@ import greenlet
 
 from greenswitch.hub import Hub, Waiter, os_ident
 from greenswitch.hub.carriers import open_hubs
-from greenswitch.hub.naming import brief, ours, place
+from greenswitch.hub.frames import ours, place
+from greenswitch.hub.naming import brief
 from greenswitch.tasks import Task, getcurrent
 
 

@@ -24,8 +24,6 @@ from greenswitch.dump.looking import (
     deadline_of,
     deadlines,
     ends_of,
-    frames_here,
-    frames_of_thread,
     snapshot,
     starting_later,
     thread_name,
@@ -33,7 +31,8 @@ from greenswitch.dump.looking import (
 from greenswitch.hub import Direction, Hub, Job, current_hub, os_ident
 from greenswitch.hub.carriers import open_hubs
 from greenswitch.hub.deadlock import circle_text, circles, waits_of
-from greenswitch.hub.naming import brief, outside
+from greenswitch.hub.frames import frames_here, frames_of_thread, outside
+from greenswitch.hub.naming import brief
 
 _FRAMES = 20  # in the JSON; the text has fewer
 _SHOWN = 3

@@ -14,7 +14,7 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from greenswitch.hub.naming import ours
+from greenswitch.hub.frames import ours
 
 if TYPE_CHECKING:
     from greenswitch.hub.hub import Hub

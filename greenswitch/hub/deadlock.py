@@ -18,7 +18,8 @@ import greenlet
 from greenswitch.hub.bystanders import there_are_others
 from greenswitch.hub.carriers import Job
 from greenswitch.hub.ctrl_c import wakes_nobody
-from greenswitch.hub.naming import brief, few, where
+from greenswitch.hub.frames import where
+from greenswitch.hub.naming import brief, few
 from greenswitch.hub.waiters import Waiter
 
 _LISTED = 20  # of those who wait; a server may have ten thousand
