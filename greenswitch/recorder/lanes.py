@@ -59,6 +59,12 @@ class Lanes:
             lane.name = HUB
         return lane
 
+    def of_entry(self, entry: object, hub: Hub | None) -> Lane | None:
+        """Return the lane of what the ready queue holds; None for a callback."""
+        if isinstance(entry, Job):
+            return self.of_job(entry)
+        return self.of_greenlet(entry, hub) if isinstance(entry, greenlet) else None
+
     def of_job(self, job: Job) -> Lane:
         """Return the lane of a task, known already or new."""
         found = self._known.get(id(job))
@@ -78,10 +84,6 @@ class Lanes:
             return self._by_label.setdefault(str(name), lane)
         return lane
 
-    def clear(self) -> None:
-        """Forget them all."""
-        self._known.clear()
-        self._by_label.clear()
 
 
 def _name(one: greenlet) -> str | None:

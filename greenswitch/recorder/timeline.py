@@ -124,7 +124,7 @@ class Timeline:
         axes.vlines(*_columns(arrows), color=_ARROW, linewidth=0.8, zorder=4)
         for head, way in (("v", 1), ("^", -1)):
             at, _, to = _columns([arrow for arrow in arrows if (arrow[2] - arrow[1]) * way > 0])
-            axes.scatter(at, [row - 0.1 * way for row in to], s=14, marker=head, color=_ARROW, linewidths=0, zorder=5)
+            axes.scatter(at, [row - 0.1 * way for row in to], s=22, marker=head, color=_ARROW, linewidths=0, zorder=5)
 
     def _label(self, axes: Any, note: str) -> None:
         from matplotlib.patches import Patch

@@ -47,7 +47,6 @@ class Tracer:
         """What was last in the ready queue when it was looked at: what stands behind it has come since."""
         self._left = ("", "")
         """What became of whom the running one took over from: state and reason."""
-        self._looking = False
         self._at_work = False
         self._thread = 0
         self._previous: Tracing | None = None
@@ -59,8 +58,10 @@ class Tracer:
         """Begin, in the calling thread."""
         self._thread = os_ident()
         hub = current_hub()
-        if hub is not None and hub.ready:
-            self._last = hub.ready[-1]
+        for entry in [] if hub is None else self._arrivals(hub):
+            ready = self._lanes.of_entry(entry, hub)
+            if ready is not None:
+                ready.ready = True  # since before it began
         lane = self._lanes.of_greenlet(getcurrent(), hub)
         self._running = Lane("nobody") if lane is None else lane
         self._running.ran = True
@@ -82,9 +83,7 @@ class Tracer:
         probes.end(self, self._thread)
         complete = gettrace() is not None or os_ident() != self._thread
         self._take_out()
-        self._lanes.clear()
-        self._sites.clear()
-        self._births.clear()
+        self._sites.clear()  # somebody else may call on to this tracer, and so keep it
         self._last = None
         return complete
 
@@ -95,11 +94,7 @@ class Tracer:
     def _traced(self, event: Literal["switch", "throw"], ends: tuple[greenlet, greenlet]) -> None:
         """Be the trace function: called in the midst of each switch, in the greenlet that is switched to."""
         if self._at_work:
-            self._looking = True
-            try:
-                self._follow(event, *ends)
-            finally:
-                self._looking = False
+            self._follow(event, *ends)
         else:
             self._take_out()
         if self._previous is not None:
@@ -126,7 +121,7 @@ class Tracer:
         ended = None if old is None else self._lanes.of_job(old)
         if old is not None and ended is not None and ended.ran:  # it may have been called off, and never run
             self._running = ended
-            self._look_once(carrier.hub, now, job)
+            self._look(carrier.hub, now, job)
             self._left = _ending(old)
         if job is not None:
             entered = self._entered_job(job, now)
@@ -137,7 +132,7 @@ class Tracer:
         if entered is not self._running:
             self._note(now, kind, self._running, entered, *self._left, passed)
         self._running = entered
-        entered.ready, entered.ran, entered.reason = False, True, ""
+        entered.ready, entered.ran = False, True
 
     def _entered(self, target: greenlet, hub: Hub | None, now: float) -> Lane | None:
         if isinstance(target, Carrier):
@@ -190,19 +185,11 @@ class Tracer:
 
     def look(self) -> None:
         """See who has become ready."""
-        self._look_once(current_hub(), self._clock(), None)
+        self._look(current_hub(), self._clock(), None)
 
     def note_birth(self, job: Job) -> None:
         """Keep the time: a task has been made, and may enter the ready queue at once."""
         self._births[id(job)] = self._clock()
-
-    def _look_once(self, hub: Hub | None, now: float, popped: Entry | None) -> None:
-        if not self._looking:  # else a finaliser that wakes somebody has come in the midst of it
-            self._looking = True
-            try:
-                self._look(hub, now, popped)
-            finally:
-                self._looking = False
 
     def _look(self, hub: Hub | None, now: float, popped: Entry | None) -> None:
         """Note who has entered the ready queue since the last look: the running one has let them in.
@@ -212,35 +199,39 @@ class Tracer:
         if hub is None:
             return
         for entry in (popped, *self._arrivals(hub)):
-            if isinstance(entry, Job):
-                self._note_ready("spawn", self._lanes.of_job(entry), "", self._births.get(id(entry), now))
-            elif isinstance(entry, greenlet):
-                lane = self._lanes.of_greenlet(entry, hub)
-                waiter = hub.parked.get(entry)
-                if lane is not None:
-                    reason = lane.reason or ("" if waiter is None else shorten(waiter.reason))
-                    self._note_ready("wake", lane, reason, now)
-        self._births.clear()
-
-    def _note_ready(self, kind: str, lane: Lane, why: str, now: float) -> None:
-        if not lane.ready:
+            lane = self._lanes.of_entry(entry, hub)
+            if lane is None or lane.ready:
+                continue
             lane.ready = True
-            if lane is not self._running:  # who steps aside isn't woken by anybody
-                self._note(now, kind, self._running, lane, "ready", why, "")
+            if lane is self._running:
+                continue  # who steps aside isn't woken by anybody
+            if isinstance(entry, Job):
+                born = self._births.get(id(entry), now)
+                self._note(born, "spawn", self._running, lane, "ready", "", "")
+            else:
+                self._note(now, "wake", self._running, lane, "ready", lane.reason or _reason(entry, hub), "")
+        self._births.clear()
 
     def _arrivals(self, hub: Hub) -> list[object]:
         """Return what has entered the ready queue since the last look, the oldest first."""
-        while True:
-            found: list[object] = []
-            try:
-                for entry in reversed(hub.ready):
-                    if entry is self._last:
-                        break
-                    found.append(entry)
-            except RuntimeError:  # another thread has let somebody in meanwhile
-                continue
-            self._last = found[0] if found else (self._last if hub.ready else None)
-            return found[::-1]
+        ready = hub.ready
+        found: list[object] = []
+        # By index, from the left: other threads may let somebody in meanwhile, and that changes none of these.
+        for index in range(len(ready) - 1, -1, -1):
+            entry = ready[index]
+            if entry is self._last:
+                break
+            found.append(entry)
+        if found:
+            self._last = found[0]
+        elif not ready:
+            self._last = None
+        return found[::-1]
+
+
+def _reason(entry: object, hub: Hub) -> str:
+    waiter = hub.parked.get(entry)  # type: ignore[call-overload]
+    return "" if waiter is None else shorten(waiter.reason)
 
 
 def _popped(target: greenlet, hub: Hub | None) -> Entry | None:

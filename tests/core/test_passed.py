@@ -104,6 +104,18 @@ def test_working_out_has_no_effect() -> None:
     assert one.asked == 2  # by the program itself
 
 
+def test_subclass_of_a_plain_type_might_do_anything() -> None:
+    class Loud(int):
+        def __add__(self, other: int) -> int:
+            heard.append(other)
+            return 5
+
+    heard: list[int] = []
+    loud = Loud()
+    assert passed_in(lambda other: other.switch(loud + 1)) == "`loud + 1`"
+    assert heard == [1]  # by the program itself
+
+
 def test_long_value_is_cut_to_a_line_and_a_big_one_is_not_written_out() -> None:
     assert len(passed_in(lambda other: other.switch("x" * 10_000))) <= 60
     big = list(range(10_000_000))
@@ -190,6 +202,7 @@ def test_frame_is_left_without_a_copy_of_its_variables() -> None:
     other = greenlet.greenlet(hold)
     with record():
         other.switch()
-        value_is_there = sys.getrefcount(Counter)
-        other.switch()
-        assert sys.getrefcount(Counter) == value_is_there - 1
+    values_there = sys.getrefcount(Counter)
+    other.switch()
+    assert sys.getrefcount(Counter) == values_there - 1
+    other.throw()

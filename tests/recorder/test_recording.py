@@ -242,9 +242,11 @@ def test_recording_left_in_another_thread_is_refused_and_stops_all_the_same() ->
     failures: list[str] = []
 
     def leave() -> None:
+        task = spawn(int)  # in a hub of this thread, which is none of the recording's
         with pytest.raises(ScopeError) as failure:
             recording.__exit__(None, None, None)
         failures.append(str(failure.value))
+        task.join()
 
     thread = threading.Thread(target=leave)
     thread.start()
@@ -391,6 +393,19 @@ def test_trace_function_that_raises_ends_tracing_as_it_would_alone() -> None:
         with pytest.raises(ArithmeticError, match="theirs"):
             bounce()
     assert len(recording) == 1
+    assert not recording.complete
+
+
+def test_interrupt_in_the_midst_of_noting_reaches_the_program_and_ends_tracing() -> None:
+    class Interrupting:
+        def __repr__(self) -> str:
+            raise KeyboardInterrupt  # as a signal handler does, wherever it finds the program
+
+    thing = Interrupting()
+    with record() as recording:
+        with pytest.raises(KeyboardInterrupt):
+            greenlet.greenlet(lambda given: None).switch(thing)
+        bounce()
     assert not recording.complete
 
 

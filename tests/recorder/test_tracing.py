@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -296,6 +297,56 @@ def test_spawn_is_noted_when_it_happens(hub: Hub, time: VirtualTime) -> None:
         (1, "spawn", MAIN, "spawned", ""),
         (21, "spawn", "hub", "later", ""),
     ]
+
+
+def test_who_was_ready_before_the_recording_is_woken_by_nobody(hub: Hub) -> None:
+    early, sleeper = named("early", sleep, 0), named("sleeper", sleep, 1)
+    sleep(0)
+    event = Happening()
+    waiting = named("waiting", event.wait)
+    sleep(0)
+    event.set()
+    with record() as recording:
+        joinall([early, waiting, sleeper])
+    assert [found[1:] for found in wakes(recording) if found[3] != MAIN] == [("wake", "hub", "sleeper", "sleep 1")]
+
+
+def test_wake_in_the_midst_of_noting_is_noted_too(hub: Hub) -> None:
+    event = Happening()
+
+    class Ringing:
+        def __repr__(self) -> str:
+            event.set()
+            return "a bell"
+
+    with record() as recording:
+        waiting = named("waiting", event.wait)
+        sleep(0)
+        ringing = Ringing()
+        other = greenlet.greenlet(lambda bell: None)
+        other.switch(ringing)
+        waiting.join()
+    assert [found[1:4] for found in wakes(recording)][:2] == [("spawn", MAIN, "waiting"), ("wake", MAIN, "waiting")]
+
+
+def test_other_threads_may_call_in_while_the_queue_is_looked_at(real_hub: Hub) -> None:
+    def call() -> None:
+        for _ in range(20_000):
+            real_hub.call_threadsafe(int)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        with record(limit=100) as recording:
+            tasks = [spawn(lambda: [sleep(0) for _ in range(200)]) for _ in range(5)]
+            joinall(tasks)
+    finally:
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert recording.complete
+    assert [task.successful() for task in tasks] == [True] * 5
 
 
 def test_tasks_of_groups_and_pools_are_tasks(hub: Hub) -> None:
