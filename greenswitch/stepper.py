@@ -12,7 +12,7 @@ Knows the hub's books and its names. Nothing below knows it: a program that isn'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from greenlet import greenlet
 from greenswitch.core import stepper
 from greenswitch.core.passed import label_of, short
 from greenswitch.core.steps import Step, Steps
-from greenswitch.core.switches import Books, End
+from greenswitch.core.switches import Books, End, in_library
 from greenswitch.hub import Carrier, Hub, Job, brief, current_hub, describe
 
 __all__ = ["HubBooks", "Step", "Stepper", "Steps"]
@@ -82,8 +82,16 @@ class HubBooks(Books):
     # -- where they stand ------------------------------------------------------------------------------------------
 
     def hides(self, frame: FrameType) -> bool:
-        """Return whether this is a line of greenswitch's, but for those that are there to be read."""
-        name = str(frame.f_globals.get("__name__", ""))
+        """Return whether this is a line of greenswitch's, or of the standard library called by one.
+
+        Not what is spawned, and not those lines of greenswitch's that are there to be read.
+        """
+        caller: FrameType | None = frame
+        while caller is not None and in_library(caller):
+            caller = caller.f_back
+        if caller is None or (caller.f_code is Carrier.run.__code__ and caller is not frame):
+            return False
+        name = str(caller.f_globals.get("__name__", ""))
         return name.startswith("greenswitch.") and not name.startswith(_SHOWN)
 
     def instead(self, hidden: Sequence[FrameType]) -> FrameType | None:
@@ -134,13 +142,18 @@ class HubBooks(Books):
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def interrupt(self, error: BaseException) -> bool:
-        """Have the hub raise it in the main greenlet, as it does with Ctrl-C."""
+    def interrupt(self, error: BaseException, claim: Callable[[], bool]) -> bool:
+        """Have the hub raise it in the main greenlet, as it does with Ctrl-C, if `claim()` says so at the hub's turn."""
         hub = self._hub
         if hub is None or hub.closed:
             return False
-        hub.call_threadsafe(hub.interrupt_main, error)
+        hub.call_threadsafe(self._interrupt_main, hub, error, claim)
         return True
+
+    @staticmethod
+    def _interrupt_main(hub: Hub, error: BaseException, claim: Callable[[], bool]) -> None:
+        if claim():
+            hub.interrupt_main(error)
 
     def close(self) -> None:
         """Close a hub that the program has made and not closed, as the end of its thread would."""

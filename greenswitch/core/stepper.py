@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import sys
 import threading
 import weakref
@@ -42,7 +41,7 @@ from greenswitch.core import prints
 from greenswitch.core.passed import short
 from greenswitch.core.stacks import Frame
 from greenswitch.core.steps import Step, Steps
-from greenswitch.core.switches import Books, Switches
+from greenswitch.core.switches import Books, Switches, in_library
 from greenswitch.errors import SwitchError
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ Outcome = TypeVar("Outcome")
 TIMEOUT = 10.0  # seconds that one step may take, unless you say otherwise
 _GRACE = 1.0  # seconds that a program has for its `finally` blocks, at each of the two ways of ending it
 _KEPT = 1000  # steps
-_LIBRARY = os.path.dirname(threading.__file__)
 
 
 class Closed(KeyboardInterrupt):
@@ -90,6 +88,7 @@ class _Program(Generic[Outcome]):
         """Where it has stopped last."""
         self.ended = False
         self.closing = False
+        self._unclaimed = True
         self.result: Outcome | None = None
         self.error: BaseException | None = None
         self._call = call
@@ -134,7 +133,7 @@ class _Program(Generic[Outcome]):
         if self.closing:
             self._switches.end()
             closed = Closed("the stepper has been closed")
-            if not self.books.interrupt(closed):
+            if not self.books.interrupt(closed, self._claim) and self._claim():
                 raise closed
 
     def _end_left_over(self) -> None:
@@ -189,13 +188,19 @@ class _Program(Generic[Outcome]):
             stop.open()
 
     def interrupt(self) -> None:
-        """Raise Closed in whatever Python code it runs, if it hasn't come to a switch by now."""
-        if self.thread is not None and not self.ended and not self.books.interrupt(Closed()):
+        """Raise Closed in it, though it hasn't come to a switch."""
+        if not self.ended and not self.books.interrupt(Closed(), self._claim):
             self.interrupt_at_once()
 
     def interrupt_at_once(self) -> None:
-        if self.thread is not None and not self.ended:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(Closed))
+        """Raise Closed in whatever Python code it runs, unless it has been raised by now."""
+        if not self.ended and self._claim():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread or 0), ctypes.py_object(Closed))
+
+    def _claim(self) -> bool:
+        """Return True to the first who asks, who then raises Closed: a second one would break off `finally` blocks."""
+        claimed, self._unclaimed = self._unclaimed, False
+        return claimed
 
     def place(self) -> Frame | None:
         """Return where it is now, while it runs: the line that has called the standard library, if it is in there."""
@@ -208,7 +213,7 @@ class _Program(Generic[Outcome]):
             if collects:
                 gc.enable()
         outer = frame
-        while outer is not None and outer.f_code.co_filename.startswith(_LIBRARY):
+        while outer is not None and in_library(outer):
             outer = outer.f_back
         return self._switches.place(outer) or self._switches.place(frame)
 

@@ -12,6 +12,7 @@ Knows greenlets, frames and steps. Must not know a hub or a task, nor threads.
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from collections import Counter
@@ -31,6 +32,8 @@ from greenswitch.core.steps import Side, Step
 __hidden_from_stacks__ = __file__
 
 End = Literal["", "returned", "raised", "killed"]
+
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 class Books:
@@ -83,8 +86,11 @@ class Books:
         """Return whether a greenlet that is suspended is one that the chooser will go on with."""
         return False
 
-    def interrupt(self, error: BaseException) -> bool:
-        """See to it that `error` is raised in the main greenlet; return False if the caller has to. Any thread."""
+    def interrupt(self, error: BaseException, claim: Callable[[], bool]) -> bool:
+        """Have `error` raised in the main greenlet, if `claim()` says so then; return False if the caller has to raise.
+
+        Any thread.
+        """
         return False
 
     def close(self) -> None:
@@ -201,7 +207,7 @@ class Switches:
 
     def _leaving(self, event: str, origin: greenlet | None) -> Side:
         """Say what became of the one who ran."""
-        who, name, result = self._running, self._running_name, self._result
+        who, name, result = self._running, self._name(self._running), self._result
         end: End = self._books.end(who)
         if isinstance(who, greenlet) and who.dead:
             end = "raised" if event == "throw" else "returned"
@@ -257,7 +263,7 @@ class Switches:
         step, self._starting = self._starting, None
         if step is not None:
             self._begin(step, frame)
-        return self._in_outermost if self._shown(frame.f_back) is None else None
+        return self._in_outermost
 
     def _is_program(self, frame: FrameType) -> bool:
         """Return whether this is the program's function: the first that is called from the bottom."""
@@ -336,6 +342,12 @@ class Switches:
             if not _hides_itself(frame):
                 yield frame
             frame = frame.f_back
+
+
+def in_library(frame: FrameType) -> bool:
+    """Return whether this is a line of the standard library."""
+    file = frame.f_code.co_filename
+    return file.startswith(_LIBRARY) and "-packages" not in file
 
 
 def _hides_itself(frame: FrameType) -> bool:
