@@ -111,6 +111,8 @@ class ThreadPool:
                 raise
         else:
             _workers.add(worker)
+            # What stands there, CPython's tests take for threads that somebody has forgotten to join.
+            getattr(threading, "_dangling", set()).discard(worker)
 
     def close(self) -> None:
         """Call off the jobs that nobody has begun and let the workers go; wait for none of them. Twice does nothing."""
@@ -149,6 +151,11 @@ def _work(jobs: SimpleQueue[_Job | None], idle: deque[None]) -> None:
             return
         job.do()
         del job
+
+
+def count_workers() -> int:
+    """Return how many workers of all hubs' pools live: threads that no program of the user's has started."""
+    return sum(worker.is_alive() for worker in list(_workers))
 
 
 @atexit.register

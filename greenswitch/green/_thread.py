@@ -31,7 +31,7 @@ from greenswitch.events import Event
 from greenswitch.hub import Hub, current_hub, get_hub
 from greenswitch.local import local
 from greenswitch.tasks import Task, getcurrent
-from greenswitch.threads import OSThread
+from greenswitch.threads import OSThread, count_workers
 
 _os_shutdown: Callable[[], None] = getattr(original, "_shutdown", lambda: None)
 _JOINABLE: Final = sys.version_info >= (3, 13)
@@ -221,8 +221,8 @@ def _hook_args_type() -> Any:
 
 
 def _count() -> int:
-    """Return how many threads run, as tasks or in the OS; the main thread doesn't count."""
-    return len(_running) + _os_count()
+    """Return how many threads run, as tasks or in the OS; neither the main thread counts nor the hub's workers."""
+    return len(_running) + _os_count() - count_workers()
 
 
 # -- starting ----------------------------------------------------------------------------------------------------------

@@ -103,3 +103,34 @@ def test_importing_the_twin_patches_nothing() -> None:
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_patched_socket_functions_stand_on_ours_and_honour_what_others_put_there() -> None:
+    script = (
+        "import socket\n"
+        "from socket import create_connection, create_server, getfqdn  # too early, all the same\n"
+        "from greenswitch import monkey, spawn\n"
+        "from greenswitch.sockets import Socket\n"
+        "monkey.patch_all()\n"
+        "listener = create_server(('localhost', 0))\n"
+        "def greet():\n"
+        "    with listener.accept()[0] as conn: conn.sendall(b'hello')\n"
+        "server = spawn(greet)\n"
+        "with listener, create_connection(listener.getsockname()) as conn:\n"
+        "    assert type(conn) is type(listener) is socket.socket is Socket\n"
+        "    assert conn.recv(10) == b'hello'\n"
+        "with Socket() as some: another = socket.fromfd(some.fileno(), 2, 1)\n"
+        "for one in (*socket.socketpair(), another):\n"
+        "    with one: assert type(one) is Socket\n"
+        "class Proxied(socket.socket):\n"
+        "    def connect(self, address): raise OSError('through the proxy')\n"
+        "socket.socket = Proxied\n"
+        "try: create_connection(('127.0.0.1', 1))\n"
+        "except OSError as error: print(error)\n"
+        "import _thread\n"
+        "getfqdn(), socket.getaddrinfo('localhost', 1)\n"
+        "print(_thread._count(), 'threads')  # the hub's own workers are none of the program's\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "through the proxy\n0 threads\n", "")
