@@ -20,20 +20,21 @@ from typing import Any, NoReturn
 
 def run_script(path: str, args: list[str]) -> None:
     """Run the source file at `path` as `python path args…`. Raises what it raises; SystemExit if it can't be read."""
+    file = os.path.abspath(path)
     try:
-        with io.open_code(os.path.abspath(path)) as file:
-            source = file.read()
+        with io.open_code(file) as opened:
+            source = opened.read()
     except OSError as error:
-        leave(2, f"can't open file {os.path.abspath(path)!r}: [Errno {error.errno}] {error.strerror}")
+        leave(2, f"can't open file {file!r}: [Errno {error.errno}] {error.strerror}")
     sys.argv[:] = [path, *args]
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.realpath(path))
-    loader = SourceFileLoader("__main__", path)
+    loader = SourceFileLoader("__main__", file)
     try:
-        code = compile(source, path, "exec", dont_inherit=True)
+        code = compile(source, file, "exec", dont_inherit=True)
     except SyntaxError as error:
         raise _shown_from(error, None) from None
-    _become_main(code, __file__=path, __loader__=loader, __package__=None, __spec__=None)
+    _become_main(code, __file__=file, __loader__=loader, __package__=None, __spec__=None)
 
 
 def run_module(name: str, args: list[str]) -> None:

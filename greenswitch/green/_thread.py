@@ -34,6 +34,8 @@ from greenswitch.tasks import Task, getcurrent
 from greenswitch.threads import OSThread, count_workers
 
 _os_shutdown: Callable[[], None] = getattr(original, "_shutdown", lambda: None)
+_start_joinable_os_thread: Any = getattr(original, "start_joinable_thread", None)
+_OSThreadHandle: Any = getattr(original, "_ThreadHandle", ())
 _JOINABLE: Final = sys.version_info >= (3, 13)
 
 # Whose threads wait where no hub can help them: in C, or with originals that monkey patching leaves them.
@@ -407,6 +409,8 @@ def start_joinable_thread(
         raise TypeError("thread function must be callable")
     if handle is None:
         handle = _ThreadHandle()
+    if isinstance(handle, _OSThreadHandle):  # of a Thread that was made before patching
+        return _start_joinable_os_thread(function, handle=handle, daemon=daemon)  # type: ignore[no-any-return]
     if not isinstance(handle, _ThreadHandle):
         raise TypeError("'handle' must be a _ThreadHandle")
     if handle._begun:
