@@ -83,8 +83,7 @@ class Tracer:
         probes.end(self, self._thread)
         complete = gettrace() is not None or os_ident() != self._thread
         self._take_out()
-        self._sites.clear()  # somebody else may call on to this tracer, and so keep it
-        self._last = None
+        self._last = None  # somebody else may call on to this tracer, and so keep it
         return complete
 
     def _take_out(self) -> None:

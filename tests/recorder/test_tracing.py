@@ -164,6 +164,14 @@ def test_carrier_that_comes_from_its_rest_is_its_new_task(hub: Hub) -> None:
     assert switches(recording) == [(MAIN, "rested", "0"), ("rested", MAIN, "Task 'rested'")]
 
 
+def test_recording_goes_on_with_tasks_when_one_inside_of_it_ends(hub: Hub) -> None:
+    with record() as outer:
+        with record():
+            pass
+        joinall([named(name, lambda: None) for name in "abc"])
+    assert [became(outer, name) for name in "abc"] == [[("done", "")]] * 3
+
+
 def test_what_became_of_each_task_is_told(hub: Hub) -> None:
     def fail() -> None:
         raise ValueError("failed: on purpose")
@@ -282,6 +290,24 @@ def test_wake_is_noted_when_it_happens_not_when_its_waker_stops(
     assert (when, who) == (1, MAIN)
     assert ("parked", why) in became(recording, "waiting")
     assert [span[0::2] for span in recording.spans()["waiting"]][-2:] == [("ready", 1), ("running", 11)]
+
+
+def test_second_wake_of_the_same_task_is_noted_when_it_happens_too(hub: Hub, time: VirtualTime) -> None:
+    events = [Happening(), Happening()]
+
+    def wait() -> None:
+        for event in events:
+            event.wait()
+
+    with record() as recording:
+        waiting = named("waiting", wait)
+        sleep(1)
+        for event in events:
+            event.set()
+            time.now += 10  # computing
+            sleep(0)
+        waiting.join()
+    assert [found[0] for found in wakes(recording) if found[1:4:2] == ("wake", "waiting")] == [1, 11]
 
 
 def test_spawn_is_noted_when_it_happens(hub: Hub, time: VirtualTime) -> None:
