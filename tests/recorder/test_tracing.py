@@ -305,9 +305,9 @@ def test_second_wake_of_the_same_task_is_noted_when_it_happens_too(hub: Hub, tim
         for event in events:
             event.set()
             time.now += 10  # computing
-            sleep(0)
+            sleep(1)
         waiting.join()
-    assert [found[0] for found in wakes(recording) if found[1:4:2] == ("wake", "waiting")] == [1, 11]
+    assert [found[0] for found in wakes(recording) if found[1:4:2] == ("wake", "waiting")] == [1, 12]
 
 
 def test_spawn_is_noted_when_it_happens(hub: Hub, time: VirtualTime) -> None:
