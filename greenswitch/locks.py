@@ -442,22 +442,11 @@ class Condition(Awaited):
         return lock._release_save() if hasattr(lock, "_release_save") else lock.release()
 
     def _take_again(self, saved: Any) -> None:
-        """Take the lock, whatever comes: the caller's `with` will release it."""
         lock = self._lock
-        late: list[BaseException] = []
-        while True:
-            try:
-                if hasattr(lock, "_acquire_restore"):
-                    lock._acquire_restore(saved)
-                else:
-                    lock.acquire()
-                break
-            except GreenswitchError:  # a deadlock, a closed hub: there is no use in trying again
-                raise
-            except BaseException as error:
-                late.append(error)
-        for kept in late:
-            get_hub().interrupt(greenlet.getcurrent(), kept)
+        if hasattr(lock, "_acquire_restore"):
+            whatever_comes(lock._acquire_restore, saved)
+        else:
+            whatever_comes(lock.acquire)
 
     def _at_fork_reinit(self) -> None:
         self._lock._at_fork_reinit()
@@ -579,6 +568,21 @@ class Barrier(Awaited):
 
     def __repr__(self) -> str:
         return f"<Barrier {'broken' if self.broken else f'{self.n_waiting} of {self._parties} here'}>"
+
+
+def whatever_comes(acquire: Callable[..., object], *args: Any) -> None:
+    """Take a lock that the caller's `with` will release: what would interrupt that is kept for the next wait."""
+    late: list[BaseException] = []
+    while True:
+        try:
+            acquire(*args)
+            break
+        except GreenswitchError:  # a deadlock, a closed hub: there is no use in trying again
+            raise
+        except BaseException as error:
+            late.append(error)
+    for kept in late:
+        get_hub().interrupt(greenlet.getcurrent(), kept)
 
 
 def _check(blocking: bool, timeout: float) -> None:

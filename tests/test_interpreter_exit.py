@@ -144,7 +144,7 @@ logging.info("main ends")
 import threading
 def work():
     threading.main_thread().join()
-    print("main is over", threading.main_thread().is_alive())
+    print(f"main is over, alive {threading.main_thread().is_alive()}\n", end="")
 for _ in range(3):
     threading.Thread(target=work).start()
 print("main ends")

@@ -76,6 +76,15 @@ class lock(locks.Lock):  # the original's name
 
     __enter__ = acquire
     acquire_lock = acquire
+
+    # What the standard library's Condition asks of a lock, if it has it: so a kill leaves its `with` with the lock held.
+
+    def _release_save(self) -> None:
+        self.release()
+
+    def _acquire_restore(self, _: None) -> None:
+        locks.whatever_comes(self.acquire)
+
     release_lock = locks.Lock.release
     locked_lock = locks.Lock.locked
 
@@ -105,6 +114,9 @@ class RLock(locks.RLock):
         return super().acquire(blocking, timeout)
 
     __enter__ = acquire
+
+    def _acquire_restore(self, again: int) -> None:
+        locks.whatever_comes(super()._acquire_restore, again)
 
     def __repr__(self) -> str:
         return _repr(self)

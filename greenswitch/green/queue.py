@@ -12,7 +12,8 @@ import queue as original
 from collections.abc import Callable
 from typing import Any
 
-from greenswitch.queues import Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue
+from greenswitch.queues import Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue
+from greenswitch.queues import ShutDown as ShutDown  # the original's, from Python 3.13 on
 
 REPLACED = ("SimpleQueue",)
 
@@ -25,7 +26,6 @@ def patch(replace: Callable[[object, str, object], None]) -> None:
 
 __all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 __all__ += [name for name in original.__all__ if name not in __all__]
-_ours = ShutDown  # has the original's name from Python 3.13 on, and then is the original
 
 
 def __getattr__(name: str) -> Any:

@@ -87,7 +87,7 @@ def test_lock_is_made_by_its_type_only_where_the_originals_is() -> None:
     if sys.version_info >= (3, 13):
         assert not _thread.lock().locked()
     else:
-        with pytest.raises(TypeError, match="cannot create '_thread.lock' instances"):
+        with pytest.raises(TypeError, match=r"cannot create '_thread\.lock' instances"):
             _thread.lock()
 
 
