@@ -18,6 +18,8 @@ from threading import main_thread
 from types import FrameType
 from typing import Any
 
+from greenlet import getcurrent, greenlet
+
 from greenswitch.hub import OutsideWaiter, current_hub, get_hub
 from greenswitch.tasks import sleep
 
@@ -72,14 +74,18 @@ def _telling(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, 
         try:
             handler(number, frame)
         except BaseException:
-            main = get_hub().main  # hears of it by itself
-            for waiter in [one for one in _pausing if one.greenlet is not main]:
-                waiter.wake()
+            hub = get_hub()
+            _wake(besides=hub.main if getcurrent() is hub.greenlet else None)  # from the hub it comes to main
             raise
-        for waiter in list(_pausing):
-            waiter.wake()
+        _wake()
 
     return tell
+
+
+def _wake(besides: greenlet | None = None) -> None:
+    for waiter in list(_pausing):
+        if besides is None or waiter.greenlet is not besides:
+            waiter.wake()
 
 
 def _listen_no_more() -> None:
