@@ -259,9 +259,13 @@ def test_fresh_outputs_are_the_committed_ones(path: Path, fresh: Run) -> None:
 # --- a person at the keyboard -----------------------------------------------------------------------------------------
 
 BEFORE_INTERRUPTS = """
+import threading
 import time
+import greenlet
 import greenswitch
 from greenswitch import sockets
+from greenswitch.recorder import record
+from greenswitch.stepper import Stepper
 
 ended, tasks = [], []
 
@@ -282,15 +286,20 @@ def after(function, *args):
 def compute():
     while True:
         pass
+
+def still_there():
+    return [one.name for one in threading.enumerate() if one.name.startswith("stepper")], greenlet.gettrace()
 """
 HANGS = {
     "all parked": "greenswitch.run(after, greenswitch.sleep, 3600)",
     "a task blocks": "greenswitch.run(after, time.sleep, 3600)",
     "a task computes": "greenswitch.run(after, compute)",
+    "while recording": "with record():\n    greenswitch.run(after, greenswitch.sleep, 3600)",
+    "in a stepper": "with Stepper(greenswitch.run, after, greenswitch.sleep, 3600) as it:\n    it.run(99, timeout=None)",
     "without run": "after(lambda: greenswitch.joinall([greenswitch.spawn(receive), *tasks]))",
 }
 AFTER_INTERRUPTS = (
-    "list(ended), [task.dead for task in tasks], greenswitch.spawn(int, '7').get(timeout=5), "
+    "list(ended), [task.dead for task in tasks], still_there(), greenswitch.spawn(int, '7').get(timeout=5), "
     "len(greenswitch.get_hub().parked), "
     "greenswitch.killall(greenswitch.get_hub().carriers.jobs(), timeout=5) or ended"
 )
@@ -329,9 +338,9 @@ def test_interrupting_a_cell_ends_it_and_leaves_the_kernel_usable(jupyter: None)
         command = [sys.executable, __file__, "--interrupt"]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
-    gone = ["KeyboardInterrupt", "(['receive'], [True], 7, 0, ['receive'])"]
+    gone = ["KeyboardInterrupt", "(['receive'], [True], ([], None), 7, 0, ['receive'])"]
     # The kernel's own hub outlives the cell, and so do its tasks: they are still parked, and can be killed.
-    kept = ["KeyboardInterrupt", "([], [False], 7, 2, ['receive', 'receive'])"]
+    kept = ["KeyboardInterrupt", "([], [False], ([], None), 7, 2, ['receive', 'receive'])"]
     assert json.loads(done.stdout) == {name: kept if name == "without run" else gone for name in HANGS}
 
 
