@@ -523,11 +523,14 @@ def test_who_stands_behind_another_times_out_and_is_killed_and_woken_by_closing(
 
 def test_two_that_want_what_is_unusual_do_not_wake_each_other_for_ever(hub):
     near, far = socketpair()
-    with far, wrapped(near, read=[WANT_WRITE, b"data"], write=[WANT_READ, 1]) as near:
+    with far, wrapped(near, read=[WANT_WRITE, b"data"], write=[WANT_READ, WANT_READ, 1]) as near:
         fill(near)
         reader, writer = spawn(near.recv, 10), spawn(near.write, b"x")
         sleep(5)
         assert near._sslobj.asked == ["read", "write"]
+        far.send(b"x")  # in vain
+        sleep(5)
+        assert near._sslobj.asked == ["read", "write", "write"]
         far.send(b"x")
         assert writer.get() == 1 and reader.get() == b"data"
 
