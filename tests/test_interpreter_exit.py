@@ -237,6 +237,8 @@ def without_our_frames(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_patched_program_ends_as_the_plain_one_does(name: str) -> None:
+    if name == "a thread that starts another one at the end" and sys.version_info[:2] == (3, 12):
+        pytest.skip("3.12 refuses that, until 3.12.2; ours never does")
     program = PROGRAMS[name].lstrip("\n")
     *plain, seconds = run(program, patched=False)
     *patched, patched_seconds = run(program, patched=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from greenswitch import getcurrent, sleep, spawn, to_thread
+from greenswitch import getcurrent, sleep, spawn
 from greenswitch.green import threading
 from greenswitch.hub import Hub, get_hub
 from greenswitch.testing import VirtualTime
@@ -188,13 +188,14 @@ def test_works_between_os_threads(real_hub: Hub) -> None:
             condition.notify()
 
     started, event, condition, seen = T.Event(), T.Event(), T.Condition(), list[str]()
-    task = spawn(to_thread, other)
+    thread = original.Thread(target=other)
+    thread.start()
     started.wait()
     with condition:
         event.set()
         condition.wait()
     assert seen == ["other"]
-    task.get()
+    thread.join()
 
 
 def test_trace_functions_are_the_originals_own() -> None:
