@@ -29,7 +29,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "copies", "drivers"),
     ("green/",),
-    ("monkey", "patches", "originals", "programs", "guests/", "recorder/", "stepper", "dump/", "watchdog"),
+    (
+        *("monkey", "patches", "originals", "programs", "guests/"),
+        *("recorder/", "stepper", "dump/", "watchdog", "assertions"),
+    ),
     ("testing", "echo", "__init__"),
 )
 LAYER_OF = {place: number for number, places in enumerate(LAYERS) for place in places}
