@@ -47,6 +47,7 @@ MODULES = """
 QUICK = """
     test_httplib test_smtplib test_socketserver test_select test_selectors test_queue test_thread test_sched
 """.split()
+NOT_RUN = Outcome("not run")
 
 
 @dataclass
@@ -57,7 +58,8 @@ class Comparison:
     plain: dict[str, Outcome] = field(default_factory=dict)
     patched: dict[str, Outcome] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
-    shaky: list[str] = field(default_factory=list)
+    shaky: dict[str, Outcome] = field(default_factory=dict)
+    """How they ended before they were tried again, and passed."""
     seconds: float = 0.0
 
 
@@ -80,9 +82,9 @@ def compare(module: str, settings: argparse.Namespace) -> Comparison:
     if again := unsuccessful(one.plain):
         one.plain = prefer(one.plain, unpatched.run(module, again))
     if again := lost(one.plain, one.patched):
-        one.patched = prefer(one.patched, patched.run(module, again))
+        first, one.patched = one.patched, prefer(one.patched, patched.run(module, again))
         one.lost = lost(one.plain, one.patched)
-        one.shaky = [test for test in again if test not in one.lost]
+        one.shaky = {test: first.get(test, NOT_RUN) for test in again if test not in one.lost}
     one.seconds = round(time.monotonic() - start, 1)
     return one
 
@@ -91,10 +93,10 @@ def show(one: Comparison) -> None:
     """Print a module's line, and one for each test that is lost."""
     print(f"{one.module:24}{len(passed(one.plain)):6} pass unpatched, {len(one.lost):3} lost   ({one.seconds:.0f} s)")
     for test in one.lost:
-        outcome = one.patched.get(test, Outcome("not run"))
+        outcome = one.patched.get(test, NOT_RUN)
         print(f"    {short(test)}: {outcome.outcome}: {outcome.cause}")
-    for test in one.shaky:
-        print(f"    {short(test)}: shaky: passed when it was tried again")
+    for test, outcome in one.shaky.items():
+        print(f"    {short(test)}: shaky, passed when it was tried again; before, {outcome.outcome}: {outcome.cause}")
     sys.stdout.flush()
 
 
@@ -103,7 +105,9 @@ def report(done: list[Comparison], known: dict[str, Loss]) -> bool:
     losses = [test for one in done for test in one.lost]
     unknown, gone = judge(losses, known, [test for one in done for test in passed(one.plain)])
     total = sum(len(passed(one.plain)) for one in done)
-    print(f"{'':24}{total:6} pass unpatched, {len(losses):3} lost, {len(unknown)} of them unknown; Python {VERSION}")
+    shaky = sum(len(one.shaky) for one in done)
+    figures = f"{total:6} pass unpatched, {len(losses):3} lost, {len(unknown)} of them unknown; {shaky} are shaky"
+    print(f"{'':24}{figures}; Python {VERSION}")
     for test in unknown:
         print(f"not in losses.toml: {short(test)}")
     for test in gone:

@@ -46,6 +46,11 @@ class Tests(unittest.TestCase):
     def test_h_fails_in_a_subtest_if_patched(self):
         for number in (1, 2):
             with self.subTest(number=number): self.assertFalse(PATCHED and number == 1)
+    def test_hh_fails_once_if_patched(self):
+        if not PATCHED: return
+        try: open(os.environ["ONCE"] + " patched", "x").close()
+        except FileExistsError: return
+        self.fail("only once")
     @unittest.expectedFailure
     def test_i_fails_as_expected(self): self.fail()
     def test_j_forks_a_child_that_goes_on(self):
@@ -76,7 +81,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_script(place: Path, *options: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     found = place / "found.json"
-    command = [sys.executable, str(HERE / "run.py"), "test_fake", "--limit", "1", "--json", str(found), *options]
+    command = [sys.executable, str(HERE / "run.py"), "test_fake", "--limit", "2", "--json", str(found), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=place)
     return done, json.loads(found.read_text())[0] if found.exists() else {}
 
@@ -101,6 +106,7 @@ def test_a_hang_a_crash_and_a_failure_are_told_and_the_other_tests_go_on(place: 
     assert found["plain"]["test.test_fake.Tests.test_e_fails"]["outcome"] == "failed"
     assert found["patched"][names["WithoutClass.test_l"]]["cause"].startswith("setUpClass: ValueError: no class")
     assert "AssertionError: True is not false : it is patched (test_fake.py:" in done.stdout
+    assert "only once" in found["shaky"]["test.test_fake.Tests.test_hh_fails_once_if_patched"]["cause"]
     assert done.returncode == 1
     assert not done.stderr
 
