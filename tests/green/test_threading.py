@@ -187,6 +187,7 @@ def test_works_between_os_threads(real_hub: Hub) -> None:
             seen.append("other")
             condition.notify()
 
+    real_hub.others_could_wake = lambda: True
     started, event, condition, seen = T.Event(), T.Event(), T.Condition(), list[str]()
     thread = original.Thread(target=other)
     thread.start()
