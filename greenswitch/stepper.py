@@ -143,7 +143,7 @@ class HubBooks(Books):
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def interrupt(self, error: BaseException, claim: Callable[[], bool]) -> bool:
-        """Have the hub raise it in the main greenlet, as it does with Ctrl-C, if `claim()` says so at the hub's turn."""
+        """Have the hub raise it in the main greenlet, as it does with Ctrl-C, if `claim()` says so then."""
         hub = self._hub
         if hub is None or hub.closed:
             return False

@@ -135,6 +135,17 @@ def test_a_carrier_that_goes_on_with_the_next_task_makes_a_step():
     assert between[0].ready[0] == "add-2"
 
 
+def test_a_carrier_that_has_rested_is_seen_to_start_the_next_task():
+    def main():
+        named("first", cook, "soup", 0).join()
+        named("second", cook, "fish", 0).join()
+
+    steps = list(Stepper(virtually, main))
+    second = next(step for step in steps if step.entered is not None and step.entered.name == "second")
+    assert (second.passed, second.entered.did) == ("dish='fish', seconds=0", "starts")
+    assert second.entered.source == "def cook(dish, seconds):"
+
+
 def test_tasks_that_fail_and_are_killed_say_so():
     def fail():
         raise KeyError("tea")

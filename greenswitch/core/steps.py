@@ -119,10 +119,7 @@ class Steps(Sequence[Step]):
         return hash(self._steps)
 
     def __str__(self) -> str:
-        rows = [
-            (f"{step.number}:", step.title, step.left.where, "→ " + step.entered.where if step.entered else "")
-            for step in self
-        ]
+        rows = [(f"{step.number}:", step.title, step.left.where, _to(step.entered)) for step in self]
         return "\n".join(_aligned(rows, indent="")) or "no steps"
 
     def __repr__(self) -> str:
@@ -133,6 +130,10 @@ class Steps(Sequence[Step]):
 
     def _repr_pretty_(self, printer: Pretty, cycle: bool) -> None:
         printer.text(str(self))
+
+
+def _to(side: Side | None) -> str:
+    return f"→ {side.where}" if side is not None and side.where else ""
 
 
 def _aligned(rows: Iterable[tuple[str, ...]], indent: str = "  ") -> list[str]:

@@ -28,7 +28,7 @@ def of_step(step: Step) -> str:
     if step.entered is not None:
         rows.append(_side("to", step.entered))
     if step.ready:
-        rows.append(_row([_badge("ready"), f'<td colspan="4" style="{_CELL}">{_strong(", ".join(step.ready))}</td>']))
+        rows.append(_row([_badge("ready"), _wide(_strong(", ".join(step.ready)))]))
     rows += [
         _row([_badge(state), _strong(name), escape(did), _faint(where), _code(source)])
         for state, name, did, where, source in step.others
@@ -44,12 +44,16 @@ def of_steps(steps: Sequence[Step]) -> str:
 
 
 def _summary(step: Step) -> str:
-    to = _place(step.entered) if step.entered is not None else ""
-    return _row([_faint(f"{step.number}"), _arrow(step), _crossed(step), _place(step.left), _faint("→"), to])
+    number = _faint(f"{step.number}")
+    if step.entered is None:
+        return _row([number, _wide(_arrow(step))])
+    who = f'<span style="white-space:nowrap">{_arrow(step)}</span>'
+    to = f"→ {_place(step.entered)}" if step.entered.where else ""
+    return _row([number, who, _crossed(step), _place(step.left), to])
 
 
 def _place(side: Side) -> str:
-    return f"{_faint(side.where)} {_code(side.source)}"
+    return f'<span style="{_FAINT};white-space:nowrap">{escape(side.where)}</span> {_code(side.source)}'
 
 
 def _title(step: Step) -> str:
@@ -79,6 +83,11 @@ def _table(rows: Iterable[str]) -> str:
 def _row(cells: Iterable[str]) -> str:
     inner = "".join(cell if cell.startswith("<td") else f'<td style="{_CELL}">{cell}</td>' for cell in cells)
     return f'<tr style="background:transparent;color:inherit">{inner}</tr>'
+
+
+def _wide(inner: str) -> str:
+    """Return a cell that takes the place of all that would follow."""
+    return f'<td colspan="4" style="{_CELL}">{inner}</td>'
 
 
 def _badge(state: str) -> str:

@@ -267,20 +267,52 @@ def test_several_steppers_do_not_disturb_each_other(capsys):
     assert (one.finish(), len(two.finish())) == ("thanks", 4)
 
 
-def test_a_program_may_step_through_another_and_prints_where_it_is_stepped(capsys):
+class Stream(io.StringIO):
+    """Notes which threads write to it: Jupyter shows a text under the cell whose thread has written it."""
+
+    def __init__(self):
+        super().__init__()
+        self.writers = set()
+
+    def write(self, text):
+        self.writers.add(threading.get_ident())
+        return super().write(text)
+
+
+def test_what_the_program_prints_is_printed_by_whoever_steps(monkeypatch):
+    stream = Stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    stepper = Stepper(restaurant)
+    stepper.run(3)
+    assert stream.getvalue() == ""
+    stepper.step()
+    assert stream.getvalue() == "here is your soup\n"
+    stepper.close()
+    assert sys.stdout is stream and stream.writers == {threading.get_ident()}
+
+
+def test_a_program_may_step_through_another_and_all_is_printed_by_who_steps_the_outer_one(monkeypatch):
     def program():
         inner = Stepper(restaurant)
         return len(inner.run(100))
 
-    stream = io.StringIO()
-    stepper, kept = Stepper(program), sys.stdout
-    sys.stdout = stream
-    try:
-        stepper.step()
-    finally:
-        sys.stdout = kept
-    assert stepper.finish() == 9 and stream.getvalue() == "here is your soup\nhere is your fish\n"
-    assert capsys.readouterr().out == ""
+    stream = Stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert Stepper(program).finish() == 9 and stream.getvalue() == "here is your soup\nhere is your fish\n"
+    assert sys.stdout is stream and stream.writers == {threading.get_ident()}
+
+
+def test_other_threads_print_as_ever_meanwhile(monkeypatch):
+    def elsewhere():
+        print("elsewhere")
+        event.set()
+
+    event, stream = threading.Event(), Stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    other = threading.Thread(target=elsewhere)
+    Stepper(lambda: (other.start(), event.wait(5))).finish()
+    other.join()
+    assert stream.getvalue() == "elsewhere\n" and threading.get_ident() not in stream.writers
 
 
 def test_another_users_trace_function_in_the_stepping_thread_is_left_alone():
