@@ -192,6 +192,27 @@ def test_thread_that_cant_be_started_is_an_error_and_is_tried_again(monkeypatch:
     assert processes.waitpid(pid, 0) == (pid, 0)
 
 
+def test_who_comes_when_the_thread_is_just_going_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class JustGoing(dict[processes.Awaited, list[object]]):
+        """The first time, what is found is taken away before anybody adds himself."""
+
+        def setdefault(self, key: processes.Awaited, fresh: list[object]) -> list[object]:  # type: ignore[override]
+            if gone:
+                return super().setdefault(key, fresh)
+            gone.append(True)
+            return []
+
+    gone: list[bool] = []
+    monkeypatch.setattr(processes, "_pidfd_open", None)
+    monkeypatch.setattr(processes, "_asked", JustGoing())
+    pid, alive = child_until_told()
+    waiting = spawn(processes.waitpid, pid, 0)
+    sleep(0.01)
+    os.close(alive)
+    with timeout(10):
+        assert waiting.get() == (pid, 0)
+
+
 def test_without_pidfd_and_waitid_it_asks_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_pidfd_open", None)
     monkeypatch.setattr(processes, "_waitid", None)
