@@ -12,7 +12,7 @@ Knows the hub's books and its names. Nothing below knows it: a program that isn'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -111,7 +111,7 @@ class HubBooks(Books):
             return short(waiter.error), True
         return "" if waiter.value is None else short(waiter.value), False
 
-    def ready(self) -> Sequence[str]:
+    def ready(self) -> Iterable[str]:
         """Return who stands in the ready queue; before them the task whose carrier the hub is about to start."""
         hub = self._look()
         if hub is None:
@@ -119,7 +119,8 @@ class HubBooks(Books):
         starting = [getattr(callback.function, "__self__", callback.function) for callback in list(hub.arrivals)]
         while True:
             with suppress(RuntimeError):  # another thread has let somebody in meanwhile
-                return [self._name_of_entry(entry) for entry in (*starting, *hub.ready)]
+                entries = [*starting, *hub.ready]
+                return map(self._name_of_entry, entries)
 
     def _name_of_entry(self, entry: Any) -> str:
         if isinstance(entry, greenlet):
@@ -127,11 +128,17 @@ class HubBooks(Books):
             return self.name(entry if job is None else job) or describe(entry)
         return _name_of_job(entry) if isinstance(entry, Job) else brief(getattr(entry, "function", entry))
 
-    def parked(self) -> Sequence[tuple[greenlet, str]]:
+    def parked(self) -> Sequence[greenlet]:
         """Return who is parked, and has not been woken."""
         hub = self._look()
         parked = {} if hub is None else hub.parked
-        return [(green, waiter.reason) for green, waiter in parked.items() if waiter.greenlet is not None]
+        return [green for green, waiter in parked.items() if waiter.greenlet is not None]
+
+    def waits_for(self, green: greenlet) -> str:
+        """Return the reason that its waiter tells."""
+        hub = self._look()
+        waiter = None if hub is None else hub.parked.get(green)
+        return "" if waiter is None or waiter.greenlet is None else waiter.reason
 
     def knows(self, green: greenlet) -> bool:
         """Return whether the hub is going to go on with a greenlet."""

@@ -103,6 +103,17 @@ def test_a_step_says_who_is_ready_and_who_is_parked_on_what_and_where():
         assert "parked" in last._repr_html_() and "greenswitch.sleep(seconds)" in last._repr_html_()
 
 
+def test_of_three_hundred_the_first_hundred_are_listed():
+    def main():
+        greenswitch.joinall([greenswitch.spawn(greenswitch.sleep, 1) for _ in range(300)])
+
+    with Stepper(virtually, main) as stepper:
+        many_ready = stepper.run(3)[-1]
+        many_parked = stepper.run(250)[-1]
+    assert len(many_ready.ready) == 101 and many_ready.ready[-1] == "…"
+    assert len(many_parked.parked) == 101 and many_parked.parked[-1].did == "and more"
+
+
 def test_main_that_runs_without_run_is_stepped_through_as_well():
     def main():
         return [task.value for task in greenswitch.joinall([named(dish, cook, dish, 0) for dish in ("soup", "fish")])]

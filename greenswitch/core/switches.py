@@ -16,11 +16,11 @@ import os
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from opcode import opname
 from types import CodeType, FrameType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import greenlet as raw
 from greenlet import getcurrent, greenlet
@@ -31,8 +31,11 @@ from greenswitch.core.steps import Side, Step
 
 __hidden_from_stacks__ = __file__
 
+T = TypeVar("T")
 End = Literal["", "returned", "raised", "killed"]
 
+_LISTED = 100  # of those who are ready, parked or suspended; there may be ten thousand
+_AND_MORE = Side("…", "and more")
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
@@ -74,13 +77,17 @@ class Books:
         """Return what a greenlet is woken with, and whether it is thrown; None if it is switched to by hand."""
         return None
 
-    def ready(self) -> Sequence[str]:
+    def ready(self) -> Iterable[str]:
         """Return the names of those who could go on at once, in their order."""
         return ()
 
-    def parked(self) -> Sequence[tuple[greenlet, str]]:
-        """Return the greenlets that wait for something, and what for."""
+    def parked(self) -> Iterable[greenlet]:
+        """Return the greenlets that wait for something."""
         return ()
+
+    def waits_for(self, green: greenlet) -> str:
+        """Return what a greenlet waits for; an empty string if it is not parked."""
+        return ""
 
     def knows(self, green: greenlet) -> bool:
         """Return whether a greenlet that is suspended is one that the chooser will go on with."""
@@ -225,9 +232,9 @@ class Switches:
         return _side(name, self._reason(origin), None if found is None else _data(found))
 
     def _reason(self, origin: greenlet) -> str:
-        for green, reason in self._books.parked():
-            if green is origin:
-                return f"waits: {reason}"
+        reason = self._books.waits_for(origin)
+        if reason:
+            return f"waits: {reason}"
         return "steps aside" if self._books.knows(origin) else "switches away"
 
     def _crossed(self, event: str, origin: greenlet, target: greenlet) -> tuple[str, bool]:
@@ -297,22 +304,24 @@ class Switches:
         self._number += 1
         if step.entered is None:
             return replace(step, number=self._number)
-        parked = [self._standing(green, reason) for green, reason in self._books.parked()]
-        suspended = [self._standing(green, "") for green in self._suspended()]
-        ready = tuple(self._books.ready())
-        return replace(step, number=self._number, ready=ready, parked=tuple(parked), suspended=tuple(suspended))
+        return replace(
+            step,
+            number=self._number,
+            ready=tuple(_most(self._books.ready(), "…")),
+            parked=tuple(_most(map(self._standing, self._books.parked()), _AND_MORE)),
+            suspended=tuple(_most(map(self._standing, self._suspended()), _AND_MORE)),
+        )
 
-    def _suspended(self) -> list[greenlet]:
+    def _suspended(self) -> Iterator[greenlet]:
         here = getcurrent()
-        return [
-            green
-            for green in list(self._seen)
-            if green is not here and green and not green.dead and not self._books.knows(green)
-        ]
+        for green in list(self._seen):
+            if green is not here and green and not green.dead and not self._books.knows(green):
+                yield green
 
-    def _standing(self, green: greenlet, reason: str) -> Side:
+    def _standing(self, green: greenlet) -> Side:
         found = self._shown(sys._getframe() if green is getcurrent() else green.gr_frame)
-        return _side(self._name(self._books.who(green)), reason, None if found is None else _data(found))
+        name, reason = self._name(self._books.who(green)), self._books.waits_for(green)
+        return _side(name, reason, None if found is None else _data(found))
 
     def _name(self, who: Any, function: str = "") -> str:
         """Return what to call somebody. A greenlet without a name is called by its function, and by a number."""
@@ -342,6 +351,15 @@ class Switches:
             if not _hides_itself(frame):
                 yield frame
             frame = frame.f_back
+
+
+def _most(several: Iterable[T], mark: T) -> Iterator[T]:
+    """Yield the first of them, and `mark` if there are more."""
+    for number, one in enumerate(several):
+        if number == _LISTED:
+            yield mark
+            return
+        yield one
 
 
 def in_library(frame: FrameType) -> bool:
