@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import socket as stdlib
 import ssl
+import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from greenswitch import BusyError, HubError, joinall, sleep, spawn, timeout
+from greenswitch import BusyError, HubError, joinall, sleep, spawn, timeout, to_thread
 from greenswitch.sockets import Socket, create_connection, create_server, socketpair
 from greenswitch.tls import TLSSocket
 
@@ -598,3 +600,33 @@ def test_blocking_client_in_a_thread_is_served(real_hub):
                 size += len(data)
         thread.join()
         assert size == 100_000
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl, to ask for new keys")
+def test_keys_are_updated_in_the_midst_of_a_conversation(real_hub):
+    updates = []
+
+    def note(conn, direction, version, content, message, data):
+        if content == 22 and message == 24:  # handshake, key update
+            updates.append(direction)
+
+    def echo(listener):
+        with listener.accept()[0] as conn:
+            while data := conn.recv(1000):
+                conn.sendall(data.upper())
+
+    def converse(port):
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(CERTIFICATES / "ca.pem")]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT) as peer:
+            for line, answer in ((b"one\n", b"ONE\n"), (b"K\n", b"KEYUPDATE\n"), (b"two\n", b"TWO\n")):
+                peer.stdin.write(line)
+                peer.stdin.flush()
+                assert answer in iter(peer.stdout.readline, b""), line
+
+    context = server_context(_msg_callback=note)
+    with create_server(("127.0.0.1", 0)) as plain, context.wrap_socket(plain, server_side=True) as listener:
+        server = spawn(echo, listener)
+        to_thread(converse, listener.getsockname()[1])
+        server.get()
+    assert updates == ["read", "write"]
