@@ -48,8 +48,8 @@ class Plan(list[Replacement]):
     """Replacements, in the order in which they are to be done."""
 
     def replace(self, owner: object, name: str, value: object) -> None:
-        """Note that `owner.name` is to be `value`. For modules, classes and objects."""
-        before = vars(owner).get(name, _MISSING) if hasattr(owner, "__dict__") else getattr(owner, name, _MISSING)
+        """Note that `owner.name` is to be `value`. For modules, classes, functions and objects."""
+        before = vars(owner).get(name, _MISSING) if isinstance(owner, (ModuleType, type)) else getattr(owner, name)
         if isinstance(value, FunctionType) and isinstance(before, BuiltinFunctionType):
             value = Builtin(value, before)
         self.append(Replacement(owner, name, before, value))

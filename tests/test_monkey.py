@@ -227,6 +227,23 @@ print(reprlib.get_ident is threading.get_ident, functools.RLock is type(threadin
 """) == ["True True True", "True True"]
 
 
+def test_scheduler_of_the_standard_library_sleeps_beside_the_others_also_imported_before() -> None:
+    assert output("import sched\n" + PATCH + """
+import greenswitch, time
+def other():
+    time.sleep(0.01)
+    order.append("other")
+order = []
+greenswitch.spawn(other)
+scheduler = sched.scheduler()
+scheduler.enter(0.1, 1, order.append, ["scheduled"])
+scheduler.run()
+print(order)
+monkey.unpatch_all()
+print(sched.scheduler().delayfunc is time.sleep)
+""") == ["['other', 'scheduled']", "True"]
+
+
 def test_threads_made_before_run_in_the_os_and_threads_of_the_os_may_use_what_is_patched() -> None:
     assert output("""
 import threading, time

@@ -5,7 +5,9 @@ Knows tasks and hubs, and the standard library's `time`.
 
 from __future__ import annotations
 
+import sys
 import time as original
+from collections.abc import Callable
 from time import sleep as _sleep  # the original, also after monkey patching
 from typing import Any
 
@@ -13,6 +15,14 @@ from greenswitch import tasks
 from greenswitch.hub import current_hub
 
 REPLACED = ("sleep",)
+
+
+def patch(replace: Callable[[object, str, object], None]) -> None:
+    """Replace it where the standard library has kept the original, as the default of an argument."""
+    if "sched" in sys.modules:
+        init = sys.modules["sched"].scheduler.__init__
+        replace(init, "__defaults__", tuple(sleep if value is _sleep else value for value in init.__defaults__))
+
 
 
 def sleep(seconds: float, /) -> None:
