@@ -45,7 +45,8 @@ MODULES = """
     test_smtplib test_socketserver test_select test_selectors test_queue test_thread test_sched
 """.split()
 QUICK = """
-    test_httplib test_smtplib test_socketserver test_select test_selectors test_queue test_thread test_sched
+    test_ssl test_ftplib test_selectors test_queue test_timeout test_urllib2_localnet test_httplib test_smtplib
+    test_socketserver test_select test_thread test_sched
 """.split()
 NOT_RUN = Outcome("not run")
 
