@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from greenswitch.descriptors import forget, is_ready, wait_for
-from greenswitch.hub import READ, TIMED_OUT, OutsideWaiter, current_hub, get_hub
+from greenswitch.hub import READ, TIMED_OUT, OutsideWaiter, Registration, current_hub, get_hub
 from greenswitch.tasks import sleep
 
 T = TypeVar("T")
@@ -132,6 +132,8 @@ def _wait_for_change(awaited: Awaited, deadline: float | None) -> bool:
     fd = _descriptor_of(number) if kind == os.P_PID and _is_for_end(flags) else None
     if fd is None:
         return _wait_for_thread(awaited, deadline)
+    hub = get_hub()
+    hub.registrations[fd] = Registration(hub, fd, kept=False, label=f"end of child {number}")
     try:
         while not is_ready(fd, READ):
             left = _left(deadline)

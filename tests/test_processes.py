@@ -109,6 +109,17 @@ def test_asking_without_waiting_never_switches(means: str) -> None:
     other.join()
 
 
+def test_who_waits_says_for_which_child(real_hub: Hub, means: str) -> None:
+    pid, alive = child_until_told()
+    waiting = spawn(processes.waitpid, pid, 0)
+    sleep(0.01)
+    reasons = [waiter.reason for waiter in real_hub.parked.values()]
+    assert any(f"child {pid}" in reason for reason in reasons), reasons
+    os.close(alive)
+    waiting.join()
+    assert not [one for one in real_hub.registrations.values() if "child" in repr(one)]
+
+
 def test_no_such_child_is_the_originals_error(means: str) -> None:
     for call in (lambda: processes.waitpid(os.getpid(), 0), lambda: processes.waitpid(-1, 0), processes.wait):
         with pytest.raises(ChildProcessError):
