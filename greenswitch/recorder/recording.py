@@ -188,7 +188,7 @@ class Recording:
         begin: float = 0.0,
         end: float | None = None,
         most: int = 40,
-        width: float = 10.0,
+        width: float = 8.5,
     ) -> Timeline:
         """Draw it, a lane for each of `lanes` (None: the first `most`), between two times in seconds; `width` inches.
 

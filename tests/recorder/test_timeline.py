@@ -167,7 +167,7 @@ def test_text_that_has_no_room_in_its_bar_is_cut_or_left_out(hub: Hub) -> None:
         sleep(0.001)
         sleep(0.25)
         sleep(3)
-    assert words(recording.timeline(["main greenlet"])) == ["sleep …", "sleep 3"]
+    assert words(recording.timeline(["main greenlet"], width=10)) == ["sleep …", "sleep 3"]
 
 
 def test_nothing_can_be_drawn() -> None:
