@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
@@ -40,11 +41,13 @@ def builtins_with(instead: Mapping[str, ModuleType]) -> dict[str, Any]:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
+        first, *rest = name.split(".")
+        if level or first not in instead:
+            return builtins.__import__(name, globals, locals, fromlist or (), level)
+        if rest:
+            builtins.__import__(name)
         # `import a.b` wants `a`; `from a.b import c` wants `a.b`.
-        wanted = name if fromlist else name.partition(".")[0]
-        if level == 0 and wanted in instead:
-            return instead[wanted]
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
+        return reduce(getattr, rest if fromlist else (), instead[first])
 
     return {**vars(builtins), "__import__": import_instead}
 
@@ -69,6 +72,11 @@ class Namespace(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(self.__beneath), *vars(self)})
+
+
+def is_in(name: str, packages: tuple[str, ...]) -> bool:
+    """Return whether module `name` is one of `packages`, or belongs to one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 class Finder:
@@ -122,14 +130,17 @@ class _Loader:
 
 
 class ImportingInstead(Finder):
-    """The modules of certain packages get others than they name in their imports."""
+    """The modules of certain packages, but for some parts of them, get others than they name in their imports."""
 
-    def __init__(self, packages: tuple[str, ...], instead: Mapping[str, ModuleType]) -> None:
+    def __init__(
+        self, packages: tuple[str, ...], instead: Mapping[str, ModuleType], but: tuple[str, ...] = ()
+    ) -> None:
         self._packages = packages
         self._instead = instead
+        self._but = but
 
     def concerns(self, name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in self._packages)
+        return is_in(name, self._packages) and not is_in(name, self._but)
 
     def load(self, loader: Any, module: ModuleType) -> None:
         vars(module)["__builtins__"] = builtins_with(self._instead)

@@ -151,7 +151,7 @@ def _complete(plan: Plan) -> list[Finder]:
     if _done:
         return []
     _originals.patch(plan.replace)
-    return [_originals.finder]
+    return [*_originals.finders]
 
 
 def _refuse_late() -> None:

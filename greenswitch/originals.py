@@ -6,13 +6,15 @@ they were, and a `threading.Thread` is a thread of the OS, with the locks of our
 They block the thread that calls them, as ever: call them by `to_thread`, or run the hub as a guest of asyncio.
 
 It is done by their imports: those that come later get these modules instead of the patched ones; in those that are
-there already the globals are replaced.
+there already the globals are replaced. What of this package is imported after patching gets the originals, too, as what
+was imported before has them; but for the twins.
 
 Knows these packages' names, and what they import. Must not know what is patched.
 """
 
 from __future__ import annotations
 
+import _thread
 import concurrent
 import sys
 import threading
@@ -21,7 +23,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from greenswitch.copies import ImportingInstead, Namespace, run_again
+from greenswitch.copies import ImportingInstead, Namespace, is_in, run_again
 from greenswitch.green._thread import OS_THREADS_OF
 from greenswitch.threads import OSThread
 
@@ -39,7 +41,11 @@ class Originals:
         self.instead["selectors"] = run_again("selectors", self.instead)
         self.instead["threading"] = Namespace(threading, {"Thread": OSThread}, {})
         self.instead["concurrent"] = Namespace(concurrent, {}, {"futures": self._futures})
-        self.finder = ImportingInstead(OS_THREADS_OF, self.instead)
+        ours = {**self.instead, "_thread": Namespace(_thread, vars(_thread), {})}
+        self.finders = [
+            ImportingInstead(OS_THREADS_OF, self.instead),
+            ImportingInstead(("greenswitch",), ours, but=("greenswitch.green",)),
+        ]
 
     def _futures(self) -> ModuleType:
         """A `concurrent.futures` whose workers are OS threads. The futures are the same as everybody's."""
@@ -52,10 +58,10 @@ class Originals:
         return Namespace(futures, {}, {"ThreadPoolExecutor": executor})
 
     def patch(self, replace: Callable[[object, str, object], None]) -> None:
-        """Replace the globals of such modules that have been imported already. `finder` sees to the next ones."""
+        """Replace the globals of such modules that have been imported already. `finders` see to the next ones."""
         theirs = {id(sys.modules[name]): module for name, module in self.instead.items()}
         for name, module in list(sys.modules.items()):
-            if self.finder.concerns(name):
+            if keeps_originals(name):
                 for found, value in list(vars(module).items()):
                     if id(value) in theirs:
                         replace(module, found, theirs[id(value)])
@@ -63,6 +69,6 @@ class Originals:
 
 def keeps_originals(module: str) -> bool:
     """Return whether a module is one of these."""
-    return any(module == package or module.startswith(f"{package}.") for package in OS_THREADS_OF)
+    return is_in(module, OS_THREADS_OF)
 
 

@@ -392,6 +392,19 @@ def test_asyncio_futures_and_multiprocessing_keep_working(name: str, early: bool
     assert (done.stdout.splitlines(), done.stderr, done.returncode) == (expected, "", 0)
 
 
+def test_modules_of_ours_hold_originals_also_if_they_are_imported_after_patching() -> None:
+    assert output(PATCH + """
+import _thread, threading, time
+from greenswitch.core import limitation, prints
+print(prints.allocate_lock is monkey.get_original("_thread", "allocate_lock"), prints.get_ident is _thread.get_ident)
+print(limitation.time.sleep is monkey.get_original("time", "sleep"), limitation.time.monotonic is time.monotonic)
+with limitation.ThreadPoolExecutor(1) as executor:
+    print(executor.submit(threading.get_native_id).result() != threading.get_native_id())
+from greenswitch.green import subprocess, select
+print(select.original is __import__("select"))
+""") == ["True False", "True True", "True", "True"]
+
+
 def test_logging_from_everywhere_loses_no_line() -> None:
     lines = output(PATCH + """
 import logging, sys, threading, time, greenswitch
