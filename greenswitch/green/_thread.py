@@ -311,28 +311,42 @@ def _in_os_thread(
 
 
 class _Sentinel:
-    """A lock that is held while a thread runs, and free for good from then on, however many come to take it at once."""
+    """A lock that is held while a thread runs, and free from then on.
 
-    __slots__ = ("__weakref__", "_held", "_over")
+    It isn't handed over: when it is released all who wait are woken, and find it free one after another, for each lets
+    go of it at once. (`Thread.join` says then that it is not locked.)
+    """
+
+    __slots__ = ("__weakref__", "_freed", "_held")
 
     def __init__(self) -> None:
         self._held = False
-        self._over = Event()
+        self._freed = Event()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Hold it, the first time; then park until the thread has ended, and return whether it has."""
-        if not self._held:
-            self._held = True
+        """Take it; park until it is free, at most `timeout` seconds; return whether it was."""
+        if self._take():
             return True
-        return bool(self._over.wait(0 if not blocking else None if timeout < 0 else timeout))
+        while blocking and self._freed.wait(None if timeout < 0 else timeout):
+            if self._take():
+                return True
+        return False
+
+    def _take(self) -> bool:
+        # One line on purpose, as in Waiter.wake: nobody comes between looking and taking.
+        before, self._held = self._held, True
+        if not before:
+            self._freed.clear()
+        return not before
 
     def release(self) -> None:
-        """Set it free; who has waited for it does so, too, and changes nothing."""
-        self._over.set()
+        """Set it free."""
+        self._held = False
+        self._freed.set()
 
     def locked(self) -> bool:
         """Return whether the thread runs."""
-        return self._held and not self._over.is_set()
+        return self._held
 
     def _at_fork_reinit(self) -> None:
         self.__init__()  # type: ignore[misc]
