@@ -3,7 +3,7 @@
     with watchdog(0.1):             # or .start(), and .stop() some time
         ...                         # "Task 'parse-3' has kept the thread for 0.101 s (more than 0.1) at feed.py:7 in …"
 
-It is an OS thread of its own. A few times within the limit it looks at two numbers that the hub keeps anyway: how many
+It is an OS thread of its own. Twice within the limit it looks at two numbers that the hub keeps anyway: how many
 turns it has had, and how many switches are left in this one. While these change, somebody is switched to, and all is
 well, however busy the hub is; while the hub sleeps in its poller nobody keeps anything. If they stand still for longer
 than the limit, it looks once who runs, and at which line. Nothing is traced, and no task does more for it.
@@ -35,8 +35,8 @@ from greenswitch.hub.hub import print_error
 
 __all__ = ["Kept", "must_switch", "no_switch", "print_kept", "watchdog"]
 
-_LOOKS = 4  # within the limit
-_SHORTEST = 0.005  # seconds between two looks: each takes the GIL from whoever has it
+_LOOKS = 2  # within the limit; each costs some 0.1 ms of a core, most of it for changing threads
+_SHORTEST = 0.005  # seconds between two looks
 
 
 class Kept(NamedTuple):
@@ -103,7 +103,7 @@ class watchdog:
     `report` is called with a `Kept`, in the watchdog's own thread; by default it is written to standard error. It
     watches every hub of the thread that starts it, and ends with the one that is in place then; started before there
     is one (`with watchdog(): run(main)`) it goes on until it is stopped. Somebody who keeps the thread may be noticed
-    up to a quarter of the limit too late, never too early. The main greenlet is blamed only while others are there. In
+    up to half of the limit too late, never too early. The main greenlet is blamed only while others are there. In
     a forked child it goes on. Several may run at once.
     """
 
