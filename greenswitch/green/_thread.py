@@ -77,7 +77,7 @@ class lock(locks.Lock):  # the original's name
     __enter__ = acquire
     acquire_lock = acquire
 
-    # What the standard library's Condition asks of a lock, if it has it: so a kill leaves its `with` with the lock held.
+    # What the standard library's Condition uses if a lock has it: so a kill leaves its `with` with the lock held.
 
     def _release_save(self) -> None:
         self.release()
