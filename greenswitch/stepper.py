@@ -149,6 +149,11 @@ class HubBooks(Books):
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
+    def may_be_thrown_into(self, green: greenlet) -> bool:
+        """Return whether there is a task, or main, that would take it: not the hub, and not a carrier between tasks."""
+        who = self.who(green)
+        return not self.is_chooser(green) and who is not None and not self.starts(green)
+
     def interrupt(self, error: BaseException, claim: Callable[[], bool]) -> bool:
         """Have the hub raise it in the main greenlet, as it does with Ctrl-C, if `claim()` says so then."""
         hub = self._hub

@@ -308,15 +308,28 @@ def test_closing_reaches_a_task_that_computes_for_ever():
     assert ended == ["spin"]
 
 
-def test_a_dropped_stepper_ends_its_tasks_and_closes_its_hub():
+def spin(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+@pytest.mark.parametrize("waits_for_step", [False, True])
+@pytest.mark.parametrize("function", [greenswitch.sleep, spin])
+def test_a_dropped_stepper_ends_its_tasks_and_closes_its_hub(function, waits_for_step):
     ended = []
-    stepper = Stepper(greenswitch.run, with_finally, ended, greenswitch.sleep, 60)
-    stepper.run(3)
+    stepper = Stepper(greenswitch.run, with_finally, ended, function, 60)
+    stepper.run(2)
+    if waits_for_step:
+        with pytest.raises(TimeoutError):
+            for _ in range(2):
+                stepper.step(timeout=0.02)
     del stepper
     until = time.monotonic() + 5
-    while not ended and time.monotonic() < until:
+    while stepping_threads() and time.monotonic() < until:
         time.sleep(0.001)
-    assert ended == ["sleep"]
+    # One that stood just before its first line has never begun.
+    assert ended == ([function.__name__] if waits_for_step else [])
 
 
 # --- beside others ----------------------------------------------------------------------------------------------------

@@ -60,22 +60,31 @@ class Closed(KeyboardInterrupt):
     """Raised in a program whose stepper is closed: whatever Ctrl-C ends, this ends."""
 
 
-class _Stop:
+class _Gate:
     """A place where the program stands still until it is let go on; once, however often that is asked for."""
 
-    __slots__ = ("_gate", "step")
+    __slots__ = ("_lock",)
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self._gate = allocate_lock()
-        self._gate.acquire()
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._lock.acquire()
 
     def wait(self) -> None:
-        self._gate.acquire()
+        self._lock.acquire()
 
     def open(self) -> None:
         with suppress(RuntimeError):  # open already
-            self._gate.release()
+            self._lock.release()
+
+
+class _Stop(_Gate):
+    """The gate after a step."""
+
+    __slots__ = ("step",)
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
 
 
 class _Program(Generic[Outcome]):
@@ -84,11 +93,15 @@ class _Program(Generic[Outcome]):
     def __init__(self, call: Callable[[], Outcome], books: Books) -> None:
         self.books = books
         self.thread: int | None = None
+        self.entry = _Gate()
+        """Where it waits before it begins."""
         self.stop: _Stop | None = None
         """Where it has stopped last."""
         self.ended = False
         self.closing = False
         self._unclaimed = True
+        self._stands = True
+        self._worker: threading.Thread | None = None
         self.result: Outcome | None = None
         self.error: BaseException | None = None
         self._call = call
@@ -102,6 +115,8 @@ class _Program(Generic[Outcome]):
     def run(self) -> None:
         self.thread = get_ident()
         self._ring()
+        self.entry.wait()
+        self._stands = False
         if not self.closing:
             self._run_function()
         self._end_left_over()
@@ -128,12 +143,16 @@ class _Program(Generic[Outcome]):
         """Stop at a switch: called in the midst of it."""
         if not self.closing:
             self.stop = stop = _Stop(step)
+            self._stands = True
             self._ring()
             stop.wait()
+            self._stands = False
         if self.closing:
             self._switches.end()
             closed = Closed("the stepper has been closed")
-            if not self.books.interrupt(closed, self._claim) and self._claim():
+            if not self.books.may_be_thrown_into(getcurrent()):
+                self.books.interrupt(closed, self._claim)
+            elif self._claim():
                 raise closed
 
     def _end_left_over(self) -> None:
@@ -161,18 +180,33 @@ class _Program(Generic[Outcome]):
     # -- in the thread of whoever steps ----------------------------------------------------------------------------
 
     def start(self, name: str) -> None:
-        threading.Thread(target=self.run, name=f"stepper of {name}", daemon=True).start()
+        """Start the thread, up to the entry. Called again if Ctrl-C has broken it off."""
+        if self._worker is None:
+            self._worker = threading.Thread(target=self.run, name=f"stepper of {name}", daemon=True)
+            try:
+                self._worker.start()
+            except Exception:
+                self._worker = None
+                raise
         while self.thread is None:
             self._bell.acquire()
+
+    @contextmanager
+    def printing(self) -> Iterator[None]:
+        """Have what the program prints printed by `wait`."""
+        with prints.handed_over(self.thread or 0, self.put):
+            try:
+                yield
+            finally:
+                self._print()
 
     def wait(self, arrived: Callable[[], bool], seconds: float | None) -> bool:
         """Wait until `arrived()`, and print meanwhile what the program prints; return False if it takes longer."""
         until = None if seconds is None else monotonic() + seconds
-        with prints.handed_over(self.thread or 0, self.put):
-            while not (there := arrived()) and (until is None or monotonic() < until):
-                self._print()
-                self._bell.acquire(timeout=-1 if until is None else max(0.0, until - monotonic()))
+        while not (there := arrived()) and (until is None or monotonic() < until):
             self._print()
+            self._bell.acquire(timeout=-1 if until is None else max(0.0, until - monotonic()))
+        self._print()
         return there
 
     def _print(self) -> None:
@@ -181,11 +215,19 @@ class _Program(Generic[Outcome]):
             stream.write(text)
 
     def close(self) -> None:
-        """Have it end, and don't wait for that. Any thread, and finalisers."""
+        """Have it end where it stands, or at its next switch, and don't wait for that."""
         self.closing = True
+        self.entry.open()
         stop = self.stop
         if stop is not None:
             stop.open()
+
+    def abandon(self) -> None:
+        """Have it end as soon as may be, since nobody will step or wait any more. Any thread, and finalisers."""
+        self.close()
+        if not self._stands:
+            self.interrupt_at_once()
+            self.books.interrupt(Closed(), self._claim)  # to wake a chooser that sleeps, if for nothing else
 
     def interrupt(self) -> None:
         """Raise Closed in it, though it hasn't come to a switch."""
@@ -251,7 +293,7 @@ class Stepper(Generic[Outcome]):
         self._steps: deque[Step] = deque(maxlen=_KEPT)
         self._closed = False
         self._using = allocate_lock()
-        self._drop = weakref.finalize(self, self._program.close)
+        self._drop = weakref.finalize(self, self._program.abandon)
 
     # -- stepping --------------------------------------------------------------------------------------------------
 
@@ -313,10 +355,10 @@ class Stepper(Generic[Outcome]):
         if program.thread is None:
             _refuse_green_threads()
             program.start(self.name)
-        if told is not None:
-            told.open()
-        if not program.wait(lambda: self._has_arrived(told), timeout):
-            raise TimeoutError(self._still_runs(timeout or 0.0))
+        with program.printing():
+            (program.entry if told is None else told).open()
+            if not program.wait(lambda: self._has_arrived(told), timeout):
+                raise TimeoutError(self._still_runs(timeout or 0.0))
         stop = program.stop
         if stop is None:
             raise SwitchError(f"{self!r}: its thread has ended without a word")
@@ -350,15 +392,17 @@ class Stepper(Generic[Outcome]):
         """
         with self._used("close"):
             self._closed = True
-            program, was_over = self._program, self._has_ended()
-            program.close()
-            if program.thread is None or was_over:
+            program = self._program
+            if program.thread is None or self._has_ended():
                 return
-            for hurry in (program.interrupt, program.interrupt_at_once):
-                if program.wait(lambda: program.ended, _GRACE / 4):
-                    break
-                hurry()
-            if not program.wait(lambda: program.ended, _GRACE):
+            with program.printing():
+                program.close()
+                for hurry in (program.interrupt, program.interrupt_at_once):
+                    if program.wait(lambda: program.ended, _GRACE / 4):
+                        break
+                    hurry()
+                ended = program.wait(lambda: program.ended, _GRACE)
+            if not ended:
                 frame = program.place()
                 place = "" if frame is None else f" at {frame.where} in {frame.function}: {frame.source}"
                 raise TimeoutError(f"{self.name} has been told to end, and still runs{place}")

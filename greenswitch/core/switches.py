@@ -93,6 +93,10 @@ class Books:
         """Return whether a greenlet that is suspended is one that the chooser will go on with."""
         return False
 
+    def may_be_thrown_into(self, green: greenlet) -> bool:
+        """Return whether an exception may be raised in this greenlet; if not, `interrupt` does it elsewhere."""
+        return True
+
     def interrupt(self, error: BaseException, claim: Callable[[], bool]) -> bool:
         """Have `error` raised in the main greenlet, if `claim()` says so then; return False if the caller has to raise.
 

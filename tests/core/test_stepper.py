@@ -291,6 +291,23 @@ def test_what_the_program_prints_is_printed_by_whoever_steps(monkeypatch):
     assert sys.stdout is stream and stream.writers == {threading.get_ident()}
 
 
+def test_what_finally_blocks_print_is_printed_by_whoever_closes(monkeypatch):
+    def program():
+        try:
+            print("begun")
+            while True:
+                pass
+        finally:
+            print("ended")
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with Stepper(program) as stepper:
+        with pytest.raises(TimeoutError):
+            stepper.step(timeout=0.05)
+    assert stream.getvalue() == "begun\nended\n" and stream.writers == {threading.get_ident()}
+
+
 def test_a_program_may_step_through_another_and_all_is_printed_by_who_steps_the_outer_one(monkeypatch):
     def program():
         inner = Stepper(restaurant)
@@ -487,6 +504,24 @@ def test_a_dropped_stepper_ends_its_program():
     while stepping_threads() and time.monotonic() < until:
         time.sleep(0.001)
     assert sorted(ended) == ["main", "wait"]
+
+
+def test_a_dropped_stepper_ends_a_program_that_computes_for_ever():
+    def spin():
+        try:
+            while True:
+                pass
+        finally:
+            ended.append(True)
+
+    ended, stepper = [], Stepper(spin)
+    with pytest.raises(TimeoutError):
+        stepper.step(timeout=0.01)
+    del stepper
+    until = time.monotonic() + 5
+    while not ended and time.monotonic() < until:
+        time.sleep(0.001)
+    assert ended
 
 
 def test_one_that_was_never_started_has_nothing_to_end():
