@@ -1,9 +1,9 @@
 """The twin of the standard library's `subprocess`: waiting for children, and for their pipes, parks the task.
 
-What the original's functions call is replaced, not the functions: the files over its pipes (`greenswitch.files`), the
-selector with which `communicate` waits, and how it waits for the child's end (`greenswitch.processes`). Monkey patching
-puts these beneath the original, whose `Popen` stays the same class. Here, with nothing patched, `Popen` is a subclass
-that runs the original's methods over other globals, and the exceptions are the original's.
+Three methods of `Popen` wait. Two are the original's own text, run over globals in which the files over its pipes
+(`greenswitch.files`) and the selector of `communicate` are others; the third waits for the child's end
+(`greenswitch.processes`). Monkey patching puts them into the original `Popen`, which stays the same class. Here, with
+nothing patched, `Popen` is a subclass that has them, and the exceptions are the original's.
 
 On Windows only the pipes' twin is missing: there everything is the original's.
 
@@ -47,23 +47,6 @@ class _ParkingIO(ModuleType):
         return getattr(io, name)
 
 
-_beneath: dict[str, Any] = {}
-"""The original's globals that are others here."""
-if hasattr(original, "_PopenSelector"):
-    _beneath = {"io": _ParkingIO("io"), "_PopenSelector": getattr(selectors, original._PopenSelector.__name__)}
-
-_waits_here = bool(_beneath) and _original_wait is not None and CAN_TELL
-
-
-def patch(replace: Callable[[object, str, object], None]) -> None:
-    """Put ours beneath the original."""
-    for name, ours in _beneath.items():
-        if name in vars(original):
-            replace(original, name, ours)
-    if _waits_here:
-        replace(original.Popen, "_wait", _wait)
-
-
 class _Globals(dict[str, Any]):
     """The original's globals, as they are at each time, but for those that are put here."""
 
@@ -71,7 +54,7 @@ class _Globals(dict[str, Any]):
         return vars(original)[name]
 
 
-_globals = _Globals(_beneath, __name__=__name__)
+_globals = _Globals(__name__=__name__)
 
 
 def _over_ours(function: Any) -> Any:
@@ -83,22 +66,32 @@ def _over_ours(function: Any) -> Any:
     return made
 
 
+_methods: dict[str, Any] = {}
+"""Those of `Popen` that park."""
+
+if hasattr(original, "_PopenSelector"):
+    _globals.update(io=_ParkingIO("io"), _PopenSelector=getattr(selectors, original._PopenSelector.__name__))
+    _methods = {name: _over_ours(vars(original.Popen)[name]) for name in ("__init__", "_communicate")}
+    if _original_wait is not None and CAN_TELL:
+        _methods["_wait"] = _wait
+
+
+def patch(replace: Callable[[object, str, object], None]) -> None:
+    """Put these methods in the original class."""
+    for name, ours in _methods.items():
+        replace(original.Popen, name, ours)
+
+
 if not TYPE_CHECKING:
 
     class Popen(original.Popen):
         """As `subprocess.Popen`; waiting for the child and for its pipes parks the task."""
 
-        __init__ = _over_ours(original.Popen.__init__)
-        _communicate = _over_ours(original.Popen._communicate)
-        if _waits_here:
-            _wait = _wait
+        locals().update(_methods)
 
-    call, check_call, check_output, getoutput, getstatusoutput, run = map(
-        _over_ours,
-        (
-            *(original.call, original.check_call, original.check_output),
-            *(original.getoutput, original.getstatusoutput, original.run),
-        ),
+    call, check_call, check_output, getoutput, getstatusoutput, run = (
+        _over_ours(getattr(original, name))
+        for name in ("call", "check_call", "check_output", "getoutput", "getstatusoutput", "run")
     )
     _globals.update(Popen=Popen, call=call, check_output=check_output, run=run)
 
