@@ -44,7 +44,7 @@ class _Asserts:
 
     def _trace(self, event: str, ends: tuple[greenlet.greenlet, greenlet.greenlet]) -> None:
         origin, target = ends
-        if self._seen is None and origin is self._greenlet:
+        if self._seen is None:  # until the first switch nobody but our greenlet can run in this thread
             self._seen = _why(origin, target)
             self._leave()  # nothing more is to be known
         if self._before is not None:

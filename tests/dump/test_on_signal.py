@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from greenswitch.dump import Report
-from greenswitch.dump.on_signal import CannotAsk, _allowed, ask
+from greenswitch.dump.on_signal import CannotAsk, _allowed, _mailbox_of, ask
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="POSIX signals")
 LINUX = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="a memfd in /proc")
@@ -336,6 +336,8 @@ def test_forked_child_answers_for_itself() -> None:
         assert process.stdout is not None
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.stdout.readline()
+        mailboxes = [_mailbox_of(pid) for pid in (process.pid, int(children[0]))]
+        assert len({os.stat(found[0]).st_ino for found in mailboxes if found is not None}) == 2
         child, parent = ask(int(children[0])), ask(process.pid)
         os.kill(int(children[0]), signal.SIGKILL)
         assert child.data["pid"] == int(children[0]) and "Task 'child-" in str(child)
