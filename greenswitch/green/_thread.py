@@ -436,7 +436,7 @@ def start_joinable_thread(
     if handle is None:
         handle = _ThreadHandle()
     if isinstance(handle, _OSThreadHandle):  # of a Thread that was made before patching
-        return _start_joinable_os_thread(function, handle=handle, daemon=daemon)  # type: ignore[no-any-return]
+        return _start_joinable_in_os(function, handle, daemon)
     if not isinstance(handle, _ThreadHandle):
         raise TypeError("'handle' must be a _ThreadHandle")
     if handle._begun:
@@ -450,6 +450,18 @@ def start_joinable_thread(
         handle._begun = False
         _awaited.discard(handle)
         raise
+    return handle
+
+
+def _start_joinable_in_os(function: Callable[[], Any], handle: Any, daemon: bool) -> Any:
+    def begin() -> None:
+        begun.release()
+        function()
+
+    begun = _allocate_os_lock()
+    begun.acquire()
+    _start_joinable_os_thread(begin, handle=handle, daemon=daemon)
+    begun.acquire()  # as in `_start`
     return handle
 
 
