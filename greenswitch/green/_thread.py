@@ -436,7 +436,7 @@ def start_joinable_thread(
     if handle is None:
         handle = _ThreadHandle()
     if isinstance(handle, _OSThreadHandle):  # of a Thread that was made before patching
-        return _start_joinable_in_os(function, handle, daemon)
+        return _start_joinable_in_os(function, handle, daemon)  # type: ignore[no-any-return]
     if not isinstance(handle, _ThreadHandle):
         raise TypeError("'handle' must be a _ThreadHandle")
     if handle._begun:
