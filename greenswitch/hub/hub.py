@@ -521,6 +521,8 @@ class _Closer:
         if hub.thread_id == get_ident() and not sys.is_finalizing():
             hub.close()
         else:  # another thread lets go of it, or a forked child does
+            for waiter in hub.parked.values():
+                waiter.cancel()  # a lock that it stands in line for goes to the next
             hub.alarm.close()
             hub.poller.close()
 

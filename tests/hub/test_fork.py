@@ -204,3 +204,27 @@ def test_hubs_beneath_a_nested_one_are_fresh_too() -> None:
         finish(*tasks)
     """)
     assert said == ["child fine", "status 7", "parent fine"]
+
+
+def test_lock_that_another_threads_hub_stood_in_line_for_goes_to_the_child() -> None:
+    said = script("""
+    from greenswitch import Lock, timeout
+
+    lock = Lock()
+    lock.acquire()
+    other = threading.Thread(target=lock.acquire, daemon=True)
+    other.start()
+    while "1 waiting" not in repr(lock):
+        sleep(0.001)
+    pid = os.fork()
+    if not pid:
+        lock.release()
+        with timeout(5):
+            lock.acquire()
+        say("child got it")
+        os._exit(0)
+    reap(pid)
+    lock.release()
+    other.join()
+    """)
+    assert said == ["child got it", "status 0"]
