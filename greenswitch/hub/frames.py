@@ -40,7 +40,7 @@ def place(frame: FrameType) -> str:
 
 
 def frames_of(suspended: greenlet.greenlet) -> list[FrameType]:
-    """Return where `suspended` stands, the innermost frame first; nothing for one that runs or never did. Any thread."""
+    """Return where `suspended` stands, the innermost frame first; nothing for one that is not. Any thread."""
     found: list[Any] = []
     with suppress(AttributeError):  # the outermost frame's f_back is None, and what came before that has been kept
         found.extend(accumulate(chain([suspended, "gr_frame"], repeat("f_back", _DEEP)), _attribute))
