@@ -16,9 +16,9 @@ The process must have called, in its main thread:
     from greenswitch.dump import install_dump_signal
     install_dump_signal()
 
-A process that has not is left alone: an unhandled signal would end it. Nothing in it is changed, and nothing stops for
-longer than the list takes to make. Linux only; elsewhere send the signal (kill -USR1 PID) and look at the process's
-standard error.
+A process that has not is sent no signal, which would end it; where both run CPython 3.14 or newer it is asked as a
+debugger asks (sys.remote_exec). Nothing in it is changed, and nothing stops for longer than the list takes to make.
+Linux only; elsewhere send the signal (kill -USR1 PID) and look at the process's standard error.
 """
 
 

@@ -25,6 +25,7 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from greenswitch.dump.by_debugger import ask_by_debugger, remote_exec
 from greenswitch.dump.notes import note_times
 from greenswitch.dump.report import Report, dump
 from greenswitch.errors import HubError
@@ -187,10 +188,14 @@ class CannotAsk(Exception):
 def ask(pid: int, seconds: float = 5.0) -> Report:
     """Have the process `pid` dump, and return its report; raise CannotAsk, with the cure, if that can't be had.
 
-    It must have called `install_dump_signal`; else no signal is sent, which might end it. Linux only.
+    It must have called `install_dump_signal`; else no signal is sent, which might end it, but from CPython 3.14 on it
+    is asked as a debugger asks. Linux only.
     """
     found = _mailbox_of(pid)
     if found is None:
+        run = remote_exec()
+        if run is not None:
+            return _by_debugger(run, pid, seconds)
         raise CannotAsk(
             f"process {pid} has installed no dump signal (and sent one, it might end): "
             "have it call greenswitch.dump.install_dump_signal()"
@@ -202,6 +207,20 @@ def ask(pid: int, seconds: float = 5.0) -> Report:
         os.pwrite(mailbox.fileno(), _ASKED, 0)
         _kill(pid, number)
         return _answer_in(mailbox, pid, seconds)
+
+
+def _by_debugger(run: Callable[[int, str], Any], pid: int, seconds: float) -> Report:
+    """Ask a process that has installed nothing."""
+    try:
+        report: Report | str = _allowed(lambda: ask_by_debugger(run, pid, seconds), pid)
+    except (OSError, RuntimeError) as error:  # it runs another Python, or one that lets no debugger in
+        raise CannotAsk(
+            f"process {pid} has installed no dump signal, and can't be asked as a debugger would: {error}; "
+            "have it call greenswitch.dump.install_dump_signal()"
+        ) from error
+    if isinstance(report, str):
+        raise CannotAsk(report)
+    return report
 
 
 def _answer_in(mailbox: FileIO, pid: int, seconds: float) -> Report:
