@@ -6,8 +6,8 @@ Knows file descriptors and a poller. An eventfd where the platform has one (Linu
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import suppress
+from socket import socket, socketpair  # the originals, also after monkey patching
 
 from greenswitch.hub.pollers import READ, Poller
 
@@ -16,11 +16,11 @@ class Alarm:
     """An fd that the poller watches and that `ring` makes readable."""
 
     def __init__(self, poller: Poller) -> None:
-        self._pair: tuple[socket.socket, socket.socket] | None = None
+        self._pair: tuple[socket, socket] | None = None
         if hasattr(os, "eventfd"):
             self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
-            self._pair = socket.socketpair()
+            self._pair = socketpair()
             for end in self._pair:
                 end.setblocking(False)
             self.fd = self._pair[0].fileno()
