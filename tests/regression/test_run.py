@@ -112,7 +112,7 @@ def test_a_hang_a_crash_and_a_failure_are_told_and_the_other_tests_go_on(place: 
 
 
 def test_what_fails_once_unpatched_is_flaky_and_not_what_is_lost(place: Path):
-    done, found = run_script(place, "-k", "fails_once")
+    done, found = run_script(place, "-k", "test_f_fails_once")
     assert list(found["plain"].values()) == [{"outcome": "passed", "cause": "", "seconds": pytest.approx(0, abs=1)}]
     assert done.returncode == 0, done
 
