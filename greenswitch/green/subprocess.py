@@ -61,7 +61,7 @@ def _over_ours(function: Any) -> Any:
     """Return the original's `function`, running over our globals."""
     made = FunctionType(function.__code__, _globals, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__ = function.__kwdefaults__
-    made.__doc__ = function.__doc__
+    made.__doc__, made.__module__ = function.__doc__, function.__module__
     made.__qualname__ = function.__qualname__
     return made
 
