@@ -138,7 +138,7 @@ def prepare(command: list[Any], place: Path) -> None:
     assert done.returncode == 0, done
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_port() -> Iterator[int]:
     """The port of a redis-server."""
     server, port = program("redis-server"), free_port()
@@ -148,7 +148,7 @@ def redis_port() -> Iterator[int]:
             yield port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres_port() -> Iterator[int]:
     """The port of a PostgreSQL server with the user `test`, who needs no password for the database `postgres`."""
     server, initdb, port = program("postgres"), program("initdb"), free_port()
@@ -162,7 +162,7 @@ def postgres_port() -> Iterator[int]:
             yield port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mariadb_port() -> Iterator[int]:
     """The port of a MariaDB server where everybody may do everything in the database `mysql`."""
     server, install, port = program("mariadbd", "mysqld"), program("mariadb-install-db"), free_port()
