@@ -139,6 +139,8 @@ class SelectorPoller:
         elif fd in self._selector.get_map():
             self._selector.modify(fd, wanted)
         else:
+            if os.name != "nt":  # where a socket is no file descriptor
+                os.fstat(fd)  # a closed one: select and poll would find that out too late, or never
             self._selector.register(fd, wanted)
 
     def unregister(self, fd: int) -> None:
