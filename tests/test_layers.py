@@ -25,9 +25,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("core/", "hub/"),
     (
         *("tasks", "timeouts", "groups", "lines", "events", "locks", "exchanges", "channels", "queues"),
-        *("pools", "feeds", "threads", "local"),
+        *("pools", "feeds", "copies", "threads", "local"),
     ),
-    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "copies", "drivers"),
+    ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "drivers"),
     ("green/",),
     (
         *("monkey", "patches", "originals", "programs", "guests/"),

@@ -227,7 +227,8 @@ def test_pool_is_started_at_the_first_use_and_sized_after_the_machine(real_hub: 
     assert not real_hub.local
     to_thread(int)
     [pool] = real_hub.local.values()
-    assert pool.size == min(32, (os.cpu_count() or 1) + 4) and "started" in repr(pool)
+    with ThreadPoolExecutor() as executor:
+        assert repr(pool) == f"<ThreadPool of {executor._max_workers}, 1 started>"
     with pytest.raises(ValueError, match="at least one thread"):
         set_thread_pool_size(0)
 
@@ -312,6 +313,66 @@ greenswitch.run(main)
 """)
     assert (done.stdout, done.stderr, done.returncode) == ("left\n", "", 0)
     assert clock.monotonic() - begun < LONG / 2
+
+
+# -- under monkey patching, where the standard library's own pool would make tasks of its workers ----------------------
+
+PATCHED = """
+from greenswitch import monkey
+monkey.patch_all()
+import threading, _thread, greenswitch
+from greenswitch.hub import has_hub
+from greenswitch.threads import count_workers, to_thread
+sleep_in_thread, os_ident = monkey.get_original("time", "sleep"), monkey.get_original("_thread", "get_ident")
+"""
+
+
+def test_patched_program_has_os_threads_for_workers_which_need_no_hub() -> None:
+    done = run_script(PATCHED + """
+def job(number):
+    sleep_in_thread(0.2)
+    return number, os_ident(), threading.current_thread().name, has_hub()
+tasks = [greenswitch.spawn(to_thread, job, number) for number in range(4)]
+with greenswitch.timeout(10):
+    numbers, idents, names, hubs = zip(*[task.get() for task in tasks])
+assert numbers == (0, 1, 2, 3) and len(set(idents)) == 4 and os_ident() not in idents, idents
+assert sorted(names) == [f"greenswitch_{number}" for number in range(4)] and not any(hubs), (names, hubs)
+assert count_workers() == 4 and _thread._count() == 0
+print("well")
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("well\n", "", 0)
+
+
+def test_task_killed_while_a_worker_starts_loses_neither_the_worker_nor_the_end_of_the_program() -> None:
+    done = run_script(PATCHED + """
+from greenswitch import threads
+gate, busy = (monkey.get_original("_thread", "allocate_lock")() for _ in range(2))
+gate.acquire(), busy.acquire()
+begin = threads._Worker._bootstrap_inner
+def begin_late(self):
+    with gate:
+        begin(self)
+threads._Worker._bootstrap_inner = begin_late
+threads.set_thread_pool_size(1)
+idents = []
+def job():
+    with busy:
+        idents.append(os_ident())
+task = greenswitch.spawn(to_thread, job)
+while task.state != "parked":
+    greenswitch.sleep(0)
+task.kill(block=False)
+greenswitch.sleep(0)
+assert task.state == "parked", "shielded until the worker runs"
+gate.release()
+task.join()
+assert task.state == "killed", task
+busy.release()
+idents.append(to_thread(os_ident))
+assert len(idents) == 2 and len(set(idents)) == 1 and count_workers() == 1, idents
+print("well")
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("well\n", "", 0)
 
 
 # -- futures -----------------------------------------------------------------------------------------------------------
