@@ -16,11 +16,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rows import VOLLEY, VOLLEY_MESSAGE
 
 PATIENCE = 30.0  # seconds without a single event after which the server is given up
 PAGE = os.sysconf("SC_PAGE_SIZE")
+BLOCK = 10  # volleys measured at once in row `recv-deadline`: the machine's pace changes within a second
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -154,29 +156,38 @@ def connections(server: Server, operations: int, many: int, message: int) -> dic
 
 
 def recv_deadline(server: Server, operations: int) -> dict[str, float]:
-    """Return the server's CPU seconds for a bare recv and one within a deadline, in turns, and how much more it is."""
+    """Return the server's CPU seconds for a recv that is bare, within a deadline, and by a socket with a timeout.
+
+    And how much more the latter two are, each beside a bare one of the same moment. All are by the same tasks on the
+    same connections: where a task's stack happens to lie in memory makes a difference of up to a tenth.
+    """
     clients = Clients(int(server.answer), os.urandom(VOLLEY_MESSAGE))
-    bare, armed = clients.connect(VOLLEY), clients.connect(VOLLEY)
-    for sock in bare:
-        sock.sendall(b"b")
-    for sock in armed:
-        sock.sendall(b"d")
-    turns = 10
-    volleys = max(1, operations // VOLLEY // turns // 2)
+    sockets = clients.connect(VOLLEY)
+    for sock in sockets:
+        sock.sendall(b".")
+    [control] = clients.connect(1)
+    control.sendall(b"!")
 
-    def block(sockets: list[socket.socket]) -> float:
+    def block(kind: str) -> float | None:
+        control.sendall(kind.encode())
+        (answer,) = {control.recv(16) for _ in clients.events()}
+        if answer != kind.encode():
+            return None  # this peer has nothing of the kind
+        clients.volley(sockets)  # each is received by a task that waits for it as before, and then takes the new way
         before = server.cpu()
-        for _ in range(volleys):
+        for _ in range(BLOCK):
             clients.volley(sockets)
-        return (server.cpu() - before) / volleys / VOLLEY
+        return (server.cpu() - before) / BLOCK / VOLLEY
 
-    block(bare), block(armed)
-    pairs = [(block(bare), block(armed)) for _ in range(turns)]
-    return {
-        "bare": statistics.median(without for without, _ in pairs),
-        "armed": statistics.median(within for _, within in pairs),
-        "extra": statistics.median(within / without - 1 for without, within in pairs),
-    }
+    kinds = [kind for kind in ("bare", "armed", "own") if block(kind) is not None]
+    turns: list[dict[str, Any]] = []
+    for turn in range(max(1, operations // len(kinds) // VOLLEY // BLOCK)):
+        first = turn % len(kinds)
+        turns.append({kind: block(kind) for kind in kinds[first:] + kinds[:first]})
+    figures = {kind: statistics.median(turn[kind] for turn in turns) for kind in kinds}
+    for kind in kinds[1:]:
+        figures[f"extra-{kind}"] = statistics.median(turn[kind] / turn["bare"] - 1 for turn in turns)
+    return figures
 
 
 def allow_files(wanted: int) -> int:

@@ -94,8 +94,11 @@ ROWS = (
         _cpu("set+wait", 0.6)),
     Row("pool-map", "Pool(100).map of an empty function", 100_000, 2_000, _cpu("call", 0.6)),
     Row("deadlines", "arm a deadline of 10 s and cancel it", 100_000, 4_000, _cpu("deadline", 0.6)),
-    Row("recv-deadline", "a recv that waits, bare and within a deadline that doesn't expire", 100_000, 4_000,
+    Row("recv-deadline", "a recv that waits: bare, within a deadline that doesn't come, by a socket with a timeout",
+        100_000, 4_000,
         (Figure("bare", "µs/bare recv"),
          Figure("armed", "µs/armed recv"),
-         Figure("extra", "% on top", scale=100, promise=Promise(10, of="value"), has_ratio=False)), served=True),
+         Figure("extra-armed", "% on top", scale=100, promise=Promise(10, of="value"), has_ratio=False),
+         Figure("own", "µs/own timeout"),
+         Figure("extra-own", "% on top", scale=100, has_ratio=False)), served=True),
 )

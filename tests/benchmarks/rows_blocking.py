@@ -189,31 +189,45 @@ def _echo(connection: Any) -> None:
 def serve_recv_deadline(words: Words, announce: Announce) -> None:
     deadline = words.deadline
     deadline(10)  # a word that isn't there yet is refused before the client connects
-    seen = 0
+    kind, seen = b"bare", 0
 
     def swallow(connection: Any, data: bytes) -> None:
         nonlocal seen
+        if not data:
+            raise ConnectionError("hung up")
         seen += len(data)
         if seen >= VOLLEY * VOLLEY_MESSAGE:
             seen = 0
             connection.send(b".")
 
     def bare(connection: Any) -> None:
-        while data := connection.recv(READ_SIZE):
-            swallow(connection, data)
+        while kind == b"bare":
+            swallow(connection, connection.recv(READ_SIZE))
 
     def armed(connection: Any) -> None:
-        while True:
+        while kind == b"armed":
             with deadline(10):
                 data = connection.recv(READ_SIZE)
-            if not data:
-                return
             swallow(connection, data)
 
+    def own(connection: Any) -> None:
+        connection.settimeout(10)
+        while kind == b"own":
+            swallow(connection, connection.recv(READ_SIZE))
+        connection.settimeout(None)
+
+    readers = {b"bare": bare, b"armed": armed, b"own": own}
+
     def talk(connection: Any) -> None:
+        nonlocal kind
         with connection:
             try:
-                (bare if connection.recv(1) == b"b" else armed)(connection)
+                if connection.recv(1) == b"!":  # not one of the readers: it says how they are to read
+                    while data := connection.recv(READ_SIZE):
+                        kind = data if data in readers else kind
+                        connection.sendall(kind)
+                while True:
+                    readers[kind](connection)
             except ConnectionError:
                 pass  # the load client hangs up with a reset
 

@@ -37,30 +37,38 @@ async def _listen(announce: Announce, talk: Talk) -> None:
 
 async def serve_recv_deadline(announce: Announce) -> None:
     deadline = asyncio.timeout
-    seen = 0
+    kind, seen = b"bare", 0
 
     def swallow(writer: asyncio.StreamWriter, data: bytes) -> None:
         nonlocal seen
+        if not data:
+            raise ConnectionError("hung up")
         seen += len(data)
         if seen >= VOLLEY * VOLLEY_MESSAGE:
             seen = 0
             writer.write(b".")
 
     async def bare(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(READ_SIZE):
-            swallow(writer, data)
+        while kind == b"bare":
+            swallow(writer, await reader.read(READ_SIZE))
 
     async def armed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
+        while kind == b"armed":
             async with deadline(10):
                 data = await reader.read(READ_SIZE)
-            if not data:
-                return
             swallow(writer, data)
 
+    readers = {b"bare": bare, b"armed": armed}  # a stream has no timeout of its own
+
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal kind
         try:
-            await (bare if await reader.read(1) == b"b" else armed)(reader, writer)
+            if await reader.read(1) == b"!":  # not one of the readers: it says how they are to read
+                while data := await reader.read(READ_SIZE):
+                    kind = data if data in readers else kind
+                    writer.write(kind)
+            while True:
+                await readers[kind](reader, writer)
         except ConnectionError:
             pass  # the load client hangs up with a reset
         finally:
