@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 
@@ -50,6 +50,14 @@ def builtins_with(instead: Mapping[str, ModuleType]) -> dict[str, Any]:
         return reduce(getattr, rest if fromlist else (), instead[first])
 
     return {**vars(builtins), "__import__": import_instead}
+
+
+def run_over(function: FunctionType, names: dict[str, Any]) -> FunctionType:
+    """Return a function of the text of `function` whose globals are `names`."""
+    made = FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__, made.__doc__ = function.__kwdefaults__, function.__doc__
+    made.__qualname__, made.__module__ = function.__qualname__, function.__module__
+    return made
 
 
 class Namespace(ModuleType):

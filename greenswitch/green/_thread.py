@@ -28,6 +28,7 @@ import greenlet
 
 from greenswitch import locks
 from greenswitch.events import Event
+from greenswitch.green import rest_of
 from greenswitch.hub import Hub, current_hub, get_hub
 from greenswitch.local import local
 from greenswitch.tasks import Task, getcurrent
@@ -493,13 +494,4 @@ _OURS = (
 )
 REPLACED = tuple(name for name in _OURS if hasattr(original, name))
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's _thread") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

@@ -9,9 +9,9 @@ Knows `greenswitch.files` and `greenswitch.processes`, and the standard library'
 from __future__ import annotations
 
 import os as original
-from typing import Any
 
 from greenswitch.files import CAN_WAIT, close, fdopen, read, readv, write, writev
+from greenswitch.green import rest_of
 from greenswitch.processes import system, wait, wait3, wait4, waitid, waitpid
 
 _OURS: tuple[str, ...] = (
@@ -41,13 +41,4 @@ __all__ = [
 __all__ = [name for name in __all__ if name in REPLACED]
 __all__ += [name for name in dir(original) if not name.startswith("_") and name not in __all__]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's os") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

@@ -10,8 +10,8 @@ from __future__ import annotations
 import _queue
 import queue as original
 from collections.abc import Callable
-from typing import Any
 
+from greenswitch.green import rest_of
 from greenswitch.queues import Empty, Full, LifoQueue, PriorityQueue, Queue, SimpleQueue
 from greenswitch.queues import ShutDown as ShutDown  # the original's, from Python 3.13 on
 
@@ -27,13 +27,4 @@ def patch(replace: Callable[[object, str, object], None]) -> None:
 __all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 __all__ += [name for name in original.__all__ if name not in __all__]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's queue") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

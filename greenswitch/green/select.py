@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from greenswitch.descriptors import breathe, forget, until_ready, wait_for
+from greenswitch.green import rest_of
 from greenswitch.hub import READ, WRITE, current_hub, get_hub
 
 if TYPE_CHECKING:
@@ -233,13 +234,4 @@ if hasattr(original, "epoll"):
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's select") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

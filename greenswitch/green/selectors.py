@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from greenswitch.green import select
+from greenswitch.green import rest_of, select
 
 REPLACED: tuple[str, ...] = ()
 
@@ -73,13 +73,4 @@ def patch(replace: Callable[[object, str, object], None]) -> None:
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's selectors") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

@@ -20,6 +20,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from greenswitch.green import rest_of
 from greenswitch.hub import OutsideWaiter, current_hub, get_hub
 from greenswitch.tasks import sleep
 
@@ -145,13 +146,4 @@ for _name in {"pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - set(REPLACED)
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's signal") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import socket as original
 import sys
-from typing import Any
 
+from greenswitch.green import rest_of
 from greenswitch.names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo
 from greenswitch.sockets import Socket, create_connection, create_server, fromfd, socketpair
 
@@ -50,13 +50,4 @@ __all__ = [
 ]
 __all__ += [name for name in original.__all__ if name not in __all__]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's socket") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

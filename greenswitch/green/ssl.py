@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import ssl as original
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
 
+from greenswitch.copies import run_over
+from greenswitch.green import rest_of
 from greenswitch.sockets import Socket, create_connection
 from greenswitch.tls import TLSSocket
 
@@ -48,9 +49,8 @@ _globals = {
 
 def _with_ours(name: str) -> Any:
     """Return the original's function `name`, but that SSLContext, SSLSocket, … mean ours in it."""
-    theirs: FunctionType = vars(original)[name]
-    ours = FunctionType(theirs.__code__, _globals, theirs.__name__, theirs.__defaults__, theirs.__closure__)
-    ours.__kwdefaults__, ours.__doc__, ours.__module__ = theirs.__kwdefaults__, theirs.__doc__, __name__
+    ours = run_over(vars(original)[name], _globals)
+    ours.__module__ = __name__
     _globals[name] = ours  # they call each other
     return ours
 
@@ -65,13 +65,4 @@ if hasattr(original, "wrap_socket"):  # until Python 3.11
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's ssl") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

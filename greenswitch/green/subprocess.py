@@ -15,11 +15,11 @@ from __future__ import annotations
 import io
 import subprocess as original
 from collections.abc import Callable
-from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from greenswitch.copies import Namespace, run_over
 from greenswitch.files import open_fd
-from greenswitch.green import selectors
+from greenswitch.green import rest_of, selectors
 from greenswitch.hub import current_hub
 from greenswitch.processes import CAN_TELL, has_ended
 
@@ -38,15 +38,6 @@ def _wait(self: original.Popen[Any], timeout: float | None) -> int | None:
     return _original_wait(self, timeout)  # type: ignore[no-any-return]
 
 
-class _ParkingIO(ModuleType):
-    """`io` for the original: its `open` returns files that park."""
-
-    open = staticmethod(open_fd)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(io, name)
-
-
 class _Globals(dict[str, Any]):
     """The original's globals, as they are at each time, but for those that are put here."""
 
@@ -56,22 +47,13 @@ class _Globals(dict[str, Any]):
 
 _globals = _Globals(__name__=__name__)
 
-
-def _over_ours(function: Any) -> Any:
-    """Return the original's `function`, running over our globals."""
-    made = FunctionType(function.__code__, _globals, function.__name__, function.__defaults__, function.__closure__)
-    made.__kwdefaults__ = function.__kwdefaults__
-    made.__doc__, made.__module__ = function.__doc__, function.__module__
-    made.__qualname__ = function.__qualname__
-    return made
-
-
 _methods: dict[str, Any] = {}
 """Those of `Popen` that park."""
 
 if hasattr(original, "_PopenSelector"):
-    _globals.update(io=_ParkingIO("io"), _PopenSelector=getattr(selectors, original._PopenSelector.__name__))
-    _methods = {name: _over_ours(vars(original.Popen)[name]) for name in ("__init__", "_communicate")}
+    _selector = getattr(selectors, original._PopenSelector.__name__)
+    _globals.update(io=Namespace(io, {"open": open_fd}, {}), _PopenSelector=_selector)
+    _methods = {name: run_over(vars(original.Popen)[name], _globals) for name in ("__init__", "_communicate")}
     if _original_wait is not None and CAN_TELL:
         _methods["_wait"] = _wait
 
@@ -90,7 +72,7 @@ if not TYPE_CHECKING:
         locals().update(_methods)
 
     call, check_call, check_output, getoutput, getstatusoutput, run = (
-        _over_ours(getattr(original, name))
+        run_over(getattr(original, name), _globals)
         for name in ("call", "check_call", "check_output", "getoutput", "getstatusoutput", "run")
     )
     _globals.update(Popen=Popen, call=call, check_output=check_output, run=run)
@@ -98,13 +80,4 @@ if not TYPE_CHECKING:
 __all__ = ["Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"]
 __all__ += [name for name in original.__all__ if name not in __all__]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's subprocess") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenswitch import files
+from greenswitch.green import rest_of
 
 REPLACED: tuple[str, ...] = ()
 
@@ -25,16 +26,8 @@ def patch(replace: Callable[[object, str, object], None]) -> None:
 
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]
+_of_original, __dir__ = rest_of(original, globals())
 
 
 def __getattr__(name: str) -> Any:
-    if name == "stdin":
-        return files.stdin()
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's sys") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+    return files.stdin() if name == "stdin" else _of_original(name)

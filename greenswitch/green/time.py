@@ -9,9 +9,9 @@ import sys
 import time as original
 from collections.abc import Callable
 from time import sleep as _sleep  # the original, also after monkey patching
-from typing import Any
 
 from greenswitch import tasks
+from greenswitch.green import rest_of
 from greenswitch.hub import current_hub
 
 REPLACED = ("sleep",)
@@ -53,13 +53,4 @@ def _refuse(seconds: float) -> None:
 __all__ = ["sleep"]
 __all__ += [name for name in dir(original) if not name.startswith("_") and name != "sleep"]
 
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(original, name)
-    except AttributeError:
-        raise AttributeError(f"{__name__} has no {name!r}, and neither has the standard library's time") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(original)})
+__getattr__, __dir__ = rest_of(original, globals())
