@@ -208,14 +208,15 @@ class Hub:
         current = getcurrent()
         if current is self.greenlet or self.closed:
             raise self._cannot_wait(Waiter(self, "step aside"))
-        self.ready.append(current)
-        self.left -= 1
+        ready = self.ready
+        ready.append(current)
+        self.left = left = self.left - 1
         try:
-            (self.ready.popleft() if self.left > 0 else self.greenlet).switch()
+            (ready.popleft() if left > 0 else self.greenlet).switch()
         except BaseException:
             self._drop_turn(current)
             raise
-        if current in self.interrupts:
+        if self.interrupts and current in self.interrupts:
             raise self._next_interrupt(current)
 
     def _drop_turn(self, thrown_into: greenlet.greenlet) -> None:
