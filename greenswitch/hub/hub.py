@@ -14,7 +14,8 @@ The contract
 4. Tasks are started from the hub only: a greenlet inherits the recursion depth of the one that starts it. A parking
    greenlet may hand over straight to the next ready one.
 5. Fair: what is ready runs first in, first out, in batches, and the poller is asked after every batch: as many entries
-   as were ready at the hub's turn, or 61 if those were fewer, because asking costs as much as many switches.
+   as were ready at the hub's turn, or 61 if those were fewer, because asking costs as much as many switches. Other OS
+   threads get their share, too (see `greenswitch.hub.os_threads`).
 6. Calls that don't block never switch.
 7. Nobody left who could wake anyone: `DeadlockError`, in the main greenlet, listing who waits for what and where. Not
    while a signal handler, another OS thread or the host loop could still wake someone.
@@ -53,6 +54,7 @@ from greenswitch.hub.alarm import Alarm
 from greenswitch.hub.carriers import Carriers
 from greenswitch.hub.deadlock import deadlock_report, others_could_wake
 from greenswitch.hub.naming import describe
+from greenswitch.hub.os_threads import count_os_threads, give_way
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
@@ -132,6 +134,8 @@ class Hub:
         """Asked before a deadlock is declared: could somebody whom the hub doesn't know wake a greenlet?"""
         self.previous: Hub | None = None
         """Whose place it has taken, by `with`."""
+        self.gives_way = 0.0
+        """When other OS threads get their share, if it stays busy until then."""
         self.left = 0
         """How many entries of the ready queue may still be switched to before it is the hub's turn."""
         self.main = _main_greenlet()
@@ -342,6 +346,8 @@ class Hub:
             self._survive(f"callback {callback.function!r}", error)
 
     def _poll(self) -> None:
+        if self.ready and count_os_threads():
+            self.gives_way = give_way(self.gives_way)
         timers = self.timers
         due = timers.next_due()
         timeout: float | None = None

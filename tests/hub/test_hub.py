@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ import pytest
 from greenlet import GreenletExit
 
 from greenswitch import DeadlockError, HubError, SwitchError, getcurrent, joinall, sleep, spawn
-from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub, has_hub, wait_readable
+from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub, has_hub, os_threads, wait_readable
 from greenswitch.testing import VirtualTime
 
 
@@ -168,6 +169,23 @@ def test_hub_asleep_is_woken_from_a_thread(real_hub: Hub) -> None:
         thread.start()
         assert real_hub.wait(waiter, 20) == "rung"
         thread.join()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_busy_hub_lets_other_threads_have_the_gil_every_few_milliseconds(
+    others: int, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(0, 0.001)  # a millisecond passes each time that somebody looks
+    slept: list[float] = []
+    monkeypatch.setattr(os_threads, "monotonic", lambda: next(now))
+    monkeypatch.setattr(os_threads, "sleep", slept.append)
+    monkeypatch.setattr("greenswitch.hub.hub.count_os_threads", lambda: others)
+    before = hub.turns
+    while hub.turns < before + 60:
+        sleep(0)
+    assert (10 <= len(slept) <= 12) if others else not slept, "once in five turns, or six"
+    sleep(1)
+    assert len(slept) <= 13 and all(0 < seconds < 0.0001 for seconds in slept), "a hub that sleeps lets go of it anyway"
 
 
 def test_waiter_says_what_it_waits_for_and_whether_it_is_woken(hub: Hub) -> None:
