@@ -484,7 +484,8 @@ def wait(
 ) -> list[Any]:
     """Park until all `objects` (or `count` of them) are ready or `timeout` seconds have passed; return those that are.
 
-    Without `objects`, wait for every task of this hub that there is now, but the calling one.
+    Without `objects`, wait for every task of this hub that there is now, also those that `spawn_later` will start, but
+    not for the calling one.
     """
     if objects is None:
         current = getcurrent()

@@ -190,6 +190,14 @@ def test_spawn_later_may_be_called_off_when_it_is_due_already(hub: Hub) -> None:
     assert (ran, task.state) == ([], "killed")
 
 
+def test_who_waits_for_every_task_waits_for_those_that_start_later_too(hub: Hub, time: VirtualTime) -> None:
+    now, later = spawn(sleep, 1), spawn_later(5, sleep, 1)
+    called_off = spawn_later(7, sleep, 1)
+    called_off.kill()
+    assert set(wait()) == {now, later}
+    assert time() == 6
+
+
 # -- join, get -----------------------------------------------------------------------------------------------------
 
 
@@ -608,14 +616,17 @@ def test_run_kills_what_is_left_and_its_finally_blocks_may_wait_and_spawn() -> N
         finally:
             log.append("grandchild cleaned up")
 
+    later: list[Task] = []
+
     def main() -> str:
         spawn(left)
         sleep(0)
         spawn(log.append, "started late")
-        spawn_later(1000, log.append, "never")
+        later.append(spawn_later(1000, log.append, "never"))
         return "result"
 
     assert run(main, hub=VirtualTime().hub()) == "result"
+    assert later[0].state == "killed", "so that nobody in another thread waits for it for ever"
     assert "cleaned up" in log
     assert "never" not in log
     assert log.count("grandchild") == log.count("grandchild cleaned up")

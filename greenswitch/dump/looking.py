@@ -66,7 +66,7 @@ def beings(hub: Hub, running: list[FrameType]) -> list[Being]:
     standing.update(dict.fromkeys(parked))
     standing.update(dict.fromkeys(one for one in ready if isinstance(one, greenlet.greenlet)))
     found = [_being(one, parked.get(one), one in ready, running) for one in standing if one is not hub.greenlet]
-    new = [one for one in ready if isinstance(one, Job)] + [job for job, _ in starting_later(hub)]
+    new = [one for one in ready if isinstance(one, Job)] + [job for job, _ in hub.carriers.starting_later()]
     return found + [Being(job, None, "new", None, []) for job in new]
 
 
@@ -82,12 +82,6 @@ def _being(one: greenlet.greenlet, waiter: Waiter | None, is_ready: bool, runnin
     return Being(who, one, "ready" if is_ready or waiter is not None else "away", None, frames)
 
 
-def starting_later(hub: Hub) -> list[tuple[Job, float]]:
-    """Return the tasks that wait for their time to start (`spawn_later`), and that time."""
-    timers = snapshot(lambda: list(hub.timers._heap))
-    return [(timer.args[0], when) for when, _, timer in timers if timer.args and isinstance(timer.args[0], Job)]
-
-
 # -- until when ------------------------------------------------------------------------------------------------------
 
 
@@ -95,11 +89,11 @@ def deadlines(hub: Hub) -> tuple[dict[int, Until], dict[int, list[Until]]]:
     """Return the deadlines of waits, by the id of the waiter, and of blocks, by the id of the greenlet."""
     of_waits: dict[int, Until] = {}
     of_blocks: dict[int, list[Until]] = {}
-    timers = snapshot(lambda: list(hub.timers._heap))
-    scopes = [getattr(timer.callback, "__self__", None) for _, _, timer in timers]
-    for owner, (when, _, _) in zip(scopes, timers, strict=True):
+    timers = hub.timers.pending()
+    scopes = [getattr(timer.callback, "__self__", None) for timer in timers]
+    for owner, timer in zip(scopes, timers, strict=True):
         if isinstance(owner, Waiter) and not isinstance(owner, Direction):
-            of_waits[id(owner)] = Until(None, when)
+            of_waits[id(owner)] = Until(None, timer.when)
     for scope in chain(scopes, snapshot(lambda: list(hub.timers.young))):
         if isinstance(scope, Deadline) and scope.deadline is not None:
             text = f"{scope.made_by}({scope.seconds})"

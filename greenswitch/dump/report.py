@@ -25,7 +25,6 @@ from greenswitch.dump.looking import (
     deadlines,
     ends_of,
     snapshot,
-    starting_later,
     thread_name,
 )
 from greenswitch.hub import Direction, Hub, Job, current_hub, os_ident
@@ -119,7 +118,7 @@ def _parked(found: list[Being]) -> dict[Any, Any]:
 def _rows(hub: Hub, found: list[Being]) -> list[Row]:
     now = hub.clock()
     of_waits, of_blocks = deadlines(hub)
-    starts = {id(job): when - now for job, when in starting_later(hub)}
+    starts = {id(job): when - now for job, when in hub.carriers.starting_later()}
     rows = []
     for being in found:
         until = of_blocks.get(id(being.standing), [])

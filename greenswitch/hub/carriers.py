@@ -125,9 +125,16 @@ class Carriers:
         return carrier.job
 
     def jobs(self) -> list[Job]:
-        """Return every job that is running, parked, or waiting in the ready queue for its start."""
+        """Return every job that is running or parked, or waits for its start, in the ready queue or by a timer."""
         started = [carrier.job for carrier in self.all if carrier.job is not None]
-        return started + [entry for entry in self._hub.ready if isinstance(entry, Job)]
+        starting = [entry for entry in self._hub.ready if isinstance(entry, Job)]
+        return started + starting + [job for job, _ in self.starting_later()]
+
+    def starting_later(self) -> list[tuple[Job, float]]:
+        """Return the jobs that a timer will put into the ready queue, and when. Any thread."""
+        start = self._hub.ready.append
+        timers = [(timer, timer.args) for timer in self._hub.timers.pending()]  # the arguments go when it fires
+        return [(args[0], timer.when) for timer, args in timers if args and timer.callback == start]
 
     def close(self) -> None:
         """End the carriers at rest."""

@@ -95,6 +95,11 @@ class Timers:
         heappush(self._heap, (when, _LATE + self.added, timer))
         return timer
 
+    def pending(self) -> list[Timer]:
+        """Return the timers that may still fire, in no order, but for the young deadlines. Any thread."""
+        # The copy is one step; other threads' hubs change theirs meanwhile.
+        return [timer for _, _, timer in self._heap.copy() if timer.active]
+
     def next_due(self) -> float | None:
         """Return a time before which no timer is due, mostly that of the earliest; None where there is none."""
         heap = self._heap
