@@ -57,7 +57,7 @@ from greenswitch.hub.naming import describe
 from greenswitch.hub.os_threads import count_os_threads, give_way
 from greenswitch.hub.pollers import Poller, make_poller
 from greenswitch.hub.timers import Timer, Timers
-from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
+from greenswitch.hub.waiters import TIMED_OUT, BareWaiter, OutsideWaiter, Waiter
 
 _BATCH = 61  # entries run before the poller is asked again, if there are so many; tokio's default event interval
 
@@ -490,7 +490,7 @@ def get_hub() -> Hub:
 
 def new_waiter(verb: str, target: object = None) -> Waiter:
     """Return a `Waiter` of whoever calls, in its hub: as `Waiter(get_hub(), verb, target)`, for half the price."""
-    waiter = _bare_waiter(Waiter)
+    waiter: Waiter = BareWaiter()
     waiter.greenlet = current = getcurrent()
     try:
         waiter.hub = current.hub  # type: ignore[attr-defined]
@@ -500,9 +500,6 @@ def new_waiter(verb: str, target: object = None) -> Waiter:
     waiter.target = target
     waiter.value = waiter.error = None
     return waiter
-
-
-_bare_waiter: Callable[[type[Waiter]], Waiter] = object.__new__
 
 
 def current_hub() -> Hub | None:

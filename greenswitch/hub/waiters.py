@@ -89,6 +89,14 @@ class Waiter:
         return f"<Waiter {'woken' if self.greenlet is None else 'live'}: {self.reason}>"
 
 
+class BareWaiter(Waiter):
+    """A waiter that `new_waiter` fills in: to call a class with an `__init__` in Python costs as much again."""
+
+    __slots__ = ()
+
+    __init__ = object.__init__
+
+
 class OutsideWaiter(Waiter):
     """A waiter that something outside of the hub may wake: while one is parked, nobody speaks of a deadlock."""
 
