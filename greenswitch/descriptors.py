@@ -29,6 +29,7 @@ from greenswitch.hub import (
     closed_error,
     current_hub,
     get_hub,
+    step_aside,
     wait_readable,
     wait_writable,
 )
@@ -202,4 +203,4 @@ def breathe() -> None:
     streak = hub.local.get(_KEY, 0) + 1
     hub.local[_KEY] = streak % _STREAK
     if streak == _STREAK:
-        hub.step_aside()
+        step_aside()

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from greenlet import getcurrent
 
 from greenswitch.errors import HubError
-from greenswitch.hub import Hub, Registration, Waiter, get_hub, has_hub, register
+from greenswitch.hub import Hub, Registration, Waiter, get_hub, has_hub, register, step_aside
 from greenswitch.names import getaddrinfo, resolve
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Socket(socket.socket):
         if self._patience != 0.0:
             hub = get_hub()
             if getcurrent() is not hub.greenlet:
-                hub.step_aside()
+                step_aside()
 
     def _forget(self) -> None:
         """Wake whoever waits: this fd is about to close, or to be somebody else's."""

@@ -20,7 +20,20 @@ import greenlet
 from greenlet import GreenletExit
 
 from greenswitch.errors import HubError
-from greenswitch.hub import TIMED_OUT, Carrier, CtrlC, Hub, Job, Timer, Waiter, describe, get_hub, has_hub
+from greenswitch.hub import (
+    TIMED_OUT,
+    Carrier,
+    CtrlC,
+    Hub,
+    Job,
+    Timer,
+    Waiter,
+    describe,
+    get_hub,
+    has_hub,
+    new_waiter,
+    step_aside,
+)
 
 _GRACE = 5.0  # seconds that left-over tasks get for their `finally` blocks when `run` ends
 _numbers = count(1)
@@ -372,11 +385,11 @@ def sleep(seconds: float = 0) -> None:
 
     Raises ValueError for a negative or NaN number, as `time.sleep` does. Not from inside the hub.
     """
-    hub = get_hub()
     if seconds == 0:
-        hub.step_aside()
+        step_aside()
         return
-    waiter = Waiter(hub, "sleep", _checked(seconds))
+    waiter = new_waiter("sleep", _checked(seconds))
+    hub = waiter.hub
     timer = hub.timers.add(hub.clock() + seconds, waiter.wake)
     try:
         hub.park(waiter)

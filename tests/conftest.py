@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from greenswitch.hub import Hub, has_hub
+from greenswitch.hub import Hub, has_hub, step_aside
 from greenswitch.testing import VirtualTime, left_behind
 
 _FDS = Path("/proc/self/fd")
@@ -37,7 +37,7 @@ def _checked(hub: Hub) -> Iterator[Hub]:
     hub.others_could_wake = lambda: False
     with hub:
         yield hub
-        hub.step_aside()  # links and callbacks of the last turn
+        step_aside()  # links and callbacks of the last turn
         gc.collect()
         remains = left_behind(hub)
     assert not remains, remains

@@ -29,7 +29,7 @@ import greenlet
 from greenswitch import locks
 from greenswitch.events import Event
 from greenswitch.green import rest_of
-from greenswitch.hub import Hub, current_hub, get_hub
+from greenswitch.hub import Hub, current_hub, get_hub, step_aside
 from greenswitch.local import local
 from greenswitch.tasks import Task, getcurrent
 from greenswitch.threads import OSThread, count_workers
@@ -54,7 +54,7 @@ def _be_fair() -> None:
     """
     hub = current_hub()
     if hub is not None and not hub.closed and greenlet.getcurrent() is not hub.greenlet:
-        hub.step_aside()
+        step_aside()
 
 
 class lock(locks.Lock):  # the original's name

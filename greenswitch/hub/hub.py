@@ -207,22 +207,6 @@ class Hub:
         if self.interrupts and current in self.interrupts and waiter.cancel():
             raise self._next_interrupt(current)
 
-    def step_aside(self) -> None:
-        """Let everybody else who is ready go first, then go on."""
-        current = getcurrent()
-        if current is self.greenlet or self.closed:
-            raise self._cannot_wait(Waiter(self, "step aside"))
-        ready = self.ready
-        ready.append(current)
-        self.left = left = self.left - 1
-        try:
-            (ready.popleft() if left > 0 else self.greenlet).switch()
-        except BaseException:
-            self._drop_turn(current)
-            raise
-        if self.interrupts and current in self.interrupts:
-            raise self._next_interrupt(current)
-
     def _drop_turn(self, thrown_into: greenlet.greenlet) -> None:
         """Take from the ready queue who was thrown into by hand: its turn would come in the midst of its next wait."""
         with suppress(ValueError):
@@ -500,6 +484,27 @@ def new_waiter(verb: str, target: object = None) -> Waiter:
     waiter.target = target
     waiter.value = waiter.error = None
     return waiter
+
+
+def step_aside() -> None:
+    """Let everybody else who is ready go first, then go on. Not from inside the hub."""
+    current: Any = getcurrent()
+    try:
+        hub: Hub = current.hub
+    except AttributeError:  # no carrier
+        hub = get_hub()
+    if current is hub.greenlet or hub.closed:
+        raise hub._cannot_wait(Waiter(hub, "step aside"))
+    ready = hub.ready
+    ready.append(current)
+    hub.left = left = hub.left - 1
+    try:
+        (ready.popleft() if left > 0 else hub.greenlet).switch()
+    except BaseException:
+        hub._drop_turn(current)
+        raise
+    if hub.interrupts and current in hub.interrupts:
+        raise hub._next_interrupt(current)
 
 
 def current_hub() -> Hub | None:

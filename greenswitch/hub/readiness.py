@@ -20,7 +20,7 @@ from typing import Protocol
 from greenlet import getcurrent, greenlet
 
 from greenswitch.errors import BusyError
-from greenswitch.hub.hub import Hub, get_hub
+from greenswitch.hub.hub import Hub, get_hub, step_aside
 from greenswitch.hub.naming import describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE
 from greenswitch.hub.timers import Timer
@@ -76,7 +76,7 @@ class Direction(OutsideWaiter):
                 hub.park(self)
             else:
                 self.greenlet = None  # it stands in the ready queue: a waker would put it there twice
-                hub.step_aside()  # always ready, as regular files are
+                step_aside()  # always ready, as regular files are
         finally:
             self.holder = self.greenlet = None
             self.deadline = self.error = None
