@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from greenswitch.errors import ShutDown
 from greenswitch.hub import TIMED_OUT, Awaited, Hub, Waiter, describe, get_hub
-from greenswitch.lines import Line
+from greenswitch.locks.lines import Line
 
 Item = TypeVar("Item")
 

@@ -19,8 +19,8 @@ from greenlet import GreenletExit
 from greenswitch.errors import HubError
 from greenswitch.feeds import Feed, Map, Results
 from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
-from greenswitch.lines import Line
 from greenswitch.locks import Semaphore
+from greenswitch.locks.lines import Line
 from greenswitch.tasks import Task, getcurrent, joinall, wait
 from greenswitch.timeouts import shield
 

@@ -31,7 +31,7 @@ from greenswitch.exchanges import (
     select,
 )
 from greenswitch.hub import TIMED_OUT, Waiter, get_hub, new_waiter
-from greenswitch.lines import Line
+from greenswitch.locks.lines import Line
 
 __all__ = ["Channel", "Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "ShutDown", "SimpleQueue", "select"]
 

@@ -23,10 +23,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core/", "hub/"),
-    (
-        *("tasks", "timeouts", "groups", "lines", "events", "locks", "exchanges", "channels", "queues"),
-        *("pools", "feeds", "copies", "threads", "local"),
-    ),
+    ("tasks", "timeouts", "groups", "local", "copies"),
+    ("locks/",),
+    ("exchanges", "channels", "queues", "pools", "feeds", "threads"),
     ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "drivers"),
     ("green/",),
     (
@@ -254,7 +253,8 @@ PLANTED = [
     ("greenswitch.hub.hub", "import greenswitch", "only from a lower layer"),
     ("greenswitch.errors", "try:\n    from .hub import hub\nexcept ImportError:\n    pass", "only from a lower layer"),
     ("greenswitch.tasks", "import_module('greenswitch.sockets')", "only from a lower layer"),
-    ("greenswitch.locks", "from .sockets import Socket", "only from a lower layer"),
+    ("greenswitch.locks.mutexes", "from ..sockets import Socket", "only from a lower layer"),
+    ("greenswitch.tasks", "from .locks import Lock", "only from a lower layer"),
     ("greenswitch.sockets", "from greenswitch.green import socket", "only from a lower layer"),
     ("greenswitch.guests.tk", "from ..monkey import patch_all", "only from a lower layer"),
     ("greenswitch.monkey", "from .guests import asyncio", "only from a lower layer"),

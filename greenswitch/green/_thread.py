@@ -27,10 +27,11 @@ from weakref import WeakSet
 import greenlet
 
 from greenswitch import locks
-from greenswitch.events import Event
 from greenswitch.green import rest_of
 from greenswitch.hub import Hub, current_hub, get_hub, step_aside
 from greenswitch.local import local
+from greenswitch.locks import Event
+from greenswitch.locks.mutexes import whatever_comes
 from greenswitch.tasks import Task, getcurrent
 from greenswitch.threads import OSThread, count_workers
 
@@ -84,7 +85,7 @@ class lock(locks.Lock):  # the original's name
         self.release()
 
     def _acquire_restore(self, _: None) -> None:
-        locks.whatever_comes(self.acquire)
+        whatever_comes(self.acquire)
 
     release_lock = locks.Lock.release
     locked_lock = locks.Lock.locked
@@ -117,7 +118,7 @@ class RLock(locks.RLock):
     __enter__ = acquire
 
     def _acquire_restore(self, again: int) -> None:
-        locks.whatever_comes(super()._acquire_restore, again)
+        whatever_comes(super()._acquire_restore, again)
 
     def __repr__(self) -> str:
         return _repr(self)

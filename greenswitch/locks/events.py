@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from greenlet import GreenletExit
 
 from greenswitch.hub import TIMED_OUT, Awaited, new_waiter
-from greenswitch.lines import Line
+from greenswitch.locks.lines import Line
 
 
 class _Link:

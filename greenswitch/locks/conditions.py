@@ -1,0 +1,126 @@
+"""`Condition`: to wait, holding a lock, until somebody else who holds it says that something has changed.
+
+Knows the line, and what the standard library's conditions ask of their lock, which may be any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
+from greenswitch.locks.lines import Line
+from greenswitch.locks.mutexes import RLock, whatever_comes
+
+Answer = TypeVar("Answer")
+
+
+class Condition(Awaited):
+    """Tasks that hold a lock and wait until another, holding it, notifies them; as `threading.Condition`.
+
+    `lock` may be any lock; without one it is a new RLock.
+    """
+
+    __slots__ = ("__weakref__", "_line", "_lock", "acquire", "release")
+
+    def __init__(self, lock: Any = None) -> None:
+        self._lock = RLock() if lock is None else lock
+        self.acquire: Callable[..., bool] = self._lock.acquire
+        self.release: Callable[[], None] = self._lock.release
+        self._line = Line()
+
+    def __enter__(self) -> bool:
+        return bool(self._lock.__enter__())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._lock.__exit__(kind, error, at)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let go of the lock, park until notified, at most `timeout` seconds, and take the lock again.
+
+        Return False if the time came first. RuntimeError if the lock isn't held. A kill or a deadline raises here, with
+        the lock held again; one that arrives while the lock is taken again is kept for the next wait. Not in the hub.
+        """
+        return self._wait(timeout, self)
+
+    def _wait(self, timeout: float | None, target: object) -> bool:
+        self._must_own("wait for")
+        if timeout is not None:
+            timeout = max(0.0, timeout)
+        hub = get_hub()
+        waiter = Waiter(hub, "wait for", target)
+        hub.check(waiter)
+        saved: list[Any] = []
+        try:
+            # In line before the lock is let go: who notifies must hold it, so no notification falls in between.
+            return self._line.wait(waiter, timeout, lambda: saved.append(self._let_go())) is not TIMED_OUT
+        except BaseException:
+            if waiter.value is True:  # Ctrl-C came as it went on
+                self._line.give()
+            raise
+        finally:
+            if saved:
+                self._take_again(saved[0])
+
+    def wait_for(self, predicate: Callable[[], Answer], timeout: float | None = None) -> Answer:
+        """Wait until `predicate()` is true, at most `timeout` seconds; return what it returned last."""
+        return self._wait_for(predicate, timeout, self)
+
+    def _wait_for(self, predicate: Callable[[], Answer], timeout: float | None, target: object) -> Answer:
+        answer = predicate()
+        if timeout is None:
+            while not answer:
+                self._wait(None, target)
+                answer = predicate()
+            return answer
+        clock = get_hub().clock
+        deadline = clock() + timeout
+        while not answer and (left := deadline - clock()) > 0:
+            self._wait(left, target)
+            answer = predicate()
+        return answer
+
+    def notify(self, n: int = 1) -> None:
+        """Wake the `n` first who wait; each goes on when it has the lock. RuntimeError if the lock isn't held."""
+        self._must_own("notify")
+        for _ in range(n):
+            if not self._line.give():
+                break
+
+    def notify_all(self) -> None:
+        """Wake all who wait; each goes on when it has the lock. RuntimeError if the lock isn't held."""
+        self._must_own("notify")
+        self._line.give_all()
+
+    def _must_own(self, verb: str) -> None:
+        lock = self._lock
+        if hasattr(lock, "_is_owned"):
+            owned = lock._is_owned()
+        else:  # as the standard library finds it out
+            owned = not lock.acquire(False)
+            if not owned:
+                lock.release()
+        if not owned:
+            raise RuntimeError(f"cannot {verb} un-acquired lock: take it first, `with condition:` ({self!r})")
+
+    def _let_go(self) -> Any:
+        lock = self._lock
+        return lock._release_save() if hasattr(lock, "_release_save") else lock.release()
+
+    def _take_again(self, saved: Any) -> None:
+        lock = self._lock
+        if hasattr(lock, "_acquire_restore"):
+            whatever_comes(lock._acquire_restore, saved)
+        else:
+            whatever_comes(lock.acquire)
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()
+        self._line.clear()
+
+    def lack(self, verb: str) -> str:
+        return "nobody notifies it"
+
+    def __repr__(self) -> str:
+        return f"<Condition on {self._lock!r}, {len(self._line)} waiting>"
