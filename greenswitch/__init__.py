@@ -7,9 +7,11 @@ from greenswitch.local import local
 from greenswitch.locks import AsyncResult, Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from greenswitch.pools import Pool
 from greenswitch.queues import Channel, LifoQueue, PriorityQueue, Queue, SimpleQueue
-from greenswitch.tasks import Task, getcurrent, iwait, joinall, killall, run, sleep, spawn, spawn_later, wait
+from greenswitch.running import run
+from greenswitch.tasks import Task, getcurrent, sleep, spawn, spawn_later
 from greenswitch.threads import to_thread, wrap_future
 from greenswitch.timeouts import move_on_after, shield, timeout
+from greenswitch.waiting import iwait, joinall, killall, wait
 
 __version__ = "0.1.0"
 

@@ -21,8 +21,9 @@ from greenswitch.feeds import Feed, Map, Results
 from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
 from greenswitch.locks import Semaphore
 from greenswitch.locks.lines import Line
-from greenswitch.tasks import Task, getcurrent, joinall, wait
+from greenswitch.tasks import Task, getcurrent
 from greenswitch.timeouts import shield
+from greenswitch.waiting import joinall, wait
 
 T = TypeVar("T")
 

@@ -9,11 +9,10 @@ Knows the hub. Knows no lock, no socket.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextvars import copy_context
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import greenlet
@@ -23,22 +22,17 @@ from greenswitch.errors import HubError
 from greenswitch.hub import (
     TIMED_OUT,
     Carrier,
-    CtrlC,
     Hub,
     Job,
     Timer,
     Waiter,
-    describe,
     get_hub,
     has_hub,
     new_waiter,
     step_aside,
 )
 
-_GRACE = 5.0  # seconds that left-over tasks get for their `finally` blocks when `run` ends
 _numbers = count(1)
-
-Outcome = TypeVar("Outcome")
 
 
 class _Unseen:
@@ -403,7 +397,7 @@ def _checked(seconds: float) -> float:
     return seconds
 
 
-# -- waiting for several -------------------------------------------------------------------------------------------
+# -- what can be waited for ------------------------------------------------------------------------------------------
 
 
 class Waitable(Protocol):
@@ -436,144 +430,3 @@ def _wait_for(one: Waitable, timeout: float | None) -> bool:
         one.remove_link(notify)
         return False
     return True
-
-
-class _Arrivals:
-    """Those of several waitables that are ready, in the order in which they became so."""
-
-    def __init__(self, objects: Iterable[Waitable]) -> None:
-        self.hub = get_hub()
-        self.arrived: deque[Waitable] = deque()
-        self.waiter: Waiter | None = None
-        self.left = dict.fromkeys(objects)
-        for one in self.left:
-            one.add_link(self._arrive)
-
-    def _arrive(self, one: Waitable) -> None:
-        self.arrived.append(one)
-        waiter = self.waiter
-        if waiter is not None:
-            waiter.wake()
-
-    def next(self, deadline: float | None) -> Waitable | None:
-        """Return the next one, or None when the deadline has passed."""
-        while not self.arrived:
-            left = None if deadline is None else deadline - self.hub.clock()
-            if left is not None and left <= 0:
-                return None
-            self.waiter = Waiter(self.hub, "wait for any of", list(self.left))
-            if self.arrived:  # by another thread, before it could see the waiter
-                self.waiter.wake()
-            try:
-                self.hub.wait(self.waiter, left)
-            finally:
-                self.waiter = None
-        one = self.arrived.popleft()
-        del self.left[one]
-        return one
-
-    def close(self) -> None:
-        for one in self.left:
-            one.remove_link(self._arrive)
-
-
-def iwait(objects: Iterable[Waitable], timeout: float | None = None, count: int | None = None) -> Iterator[Any]:
-    """Yield `objects` (tasks, events, …) as they become ready, each once; stop after `count`, or `timeout` seconds."""
-    arrivals = _Arrivals(objects)
-    deadline = None if timeout is None else arrivals.hub.clock() + timeout
-    wanted = len(arrivals.left) if count is None else min(count, len(arrivals.left))
-    try:
-        for _ in range(wanted):
-            one = arrivals.next(deadline)
-            if one is None:
-                return
-            yield one
-    finally:
-        arrivals.close()
-
-
-def wait(
-    objects: Iterable[Waitable] | None = None, timeout: float | None = None, count: int | None = None
-) -> list[Any]:
-    """Park until all `objects` (or `count` of them) are ready or `timeout` seconds have passed; return those that are.
-
-    Without `objects`, wait for every task of this hub that there is now, also those that `spawn_later` will start, but
-    not for the calling one.
-    """
-    if objects is None:
-        current = getcurrent()
-        objects = [job for job in get_hub().carriers.jobs() if isinstance(job, Task) and job is not current]
-    return list(iwait(objects, timeout, count))
-
-
-def joinall(
-    tasks: Iterable[Task], timeout: float | None = None, raise_error: bool = False, count: int | None = None
-) -> list[Task]:
-    """Park until all `tasks` (or `count` of them) have ended or `timeout` seconds have passed; return those that have.
-
-    With `raise_error` the first failure is raised as soon as it happens.
-    """
-    if raise_error or count is not None:
-        ended = []
-        for task in iwait(tasks, timeout, count):
-            if raise_error and task.exception is not None:
-                raise task.exception
-            ended.append(task)
-        return ended
-    # One after another: nothing has to be noted of those that have ended already, or end meanwhile.
-    tasks = list(tasks)
-    hub = get_hub()
-    deadline = None if timeout is None else hub.clock() + timeout
-    for task in tasks:
-        task.join(None if deadline is None else deadline - hub.clock())
-    return [task for task in tasks if task.ready()]
-
-
-def killall(
-    tasks: Iterable[Task],
-    exception: BaseException | type[BaseException] = GreenletExit,
-    block: bool = True,
-    timeout: float | None = None,
-) -> None:
-    """Kill `tasks` (see `Task.kill`), then wait up to `timeout` seconds in all until they have ended."""
-    tasks = list(tasks)
-    for task in tasks:
-        if task is not getcurrent():
-            task.kill(exception, block=False)
-    if block:
-        joinall([task for task in tasks if task is not getcurrent()], timeout)
-
-
-# -- the whole program ---------------------------------------------------------------------------------------------
-
-
-def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace: float = _GRACE) -> Outcome:
-    """Run `main(*args)` as a task in a fresh hub (or in `hub`), and return its result or raise what it raises.
-
-    When it ends, and on Ctrl-C and SystemExit, the tasks that are left are killed and get `grace` seconds for their
-    `finally` blocks; then the hub is closed. Raises HubError inside a task or a callback: there the hub runs already.
-    """
-    if greenlet.getcurrent().parent is not None:
-        who = describe(greenlet.getcurrent())
-        raise HubError(f"run() starts a hub, and {who} runs inside one: spawn() a task instead")
-    hub = hub or Hub()
-    with CtrlC(hub), hub:
-        task = spawn(main, *args)
-        task.name = getattr(main, "__name__", "main")
-        try:
-            outcome: Outcome = task.get()
-            return outcome
-        finally:
-            _kill_left_over(hub, grace)
-
-
-def _kill_left_over(hub: Hub, grace: float) -> None:
-    deadline = hub.clock() + grace
-    while left := [job for job in hub.carriers.jobs() if isinstance(job, Task) and not job.dead]:
-        if hub.clock() >= deadline:
-            names = ", ".join(repr(task) for task in left)
-            hub.on_error("closing the hub", HubError(f"still running {grace} seconds after being killed: {names}"))
-            break
-        killall(left, timeout=max(0.0, deadline - hub.clock()))
-
-

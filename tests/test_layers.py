@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("core/", "hub/"),
-    ("tasks", "timeouts", "groups", "local", "copies"),
+    ("tasks", "waiting", "running", "timeouts", "groups", "local", "copies"),
     ("locks/",),
     ("exchanges", "channels", "queues", "pools", "feeds", "threads"),
     ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "drivers"),
