@@ -135,7 +135,7 @@ class Hub:
         self.previous: Hub | None = None
         """Whose place it has taken, by `with`."""
         self.gives_way = 0.0
-        """When other OS threads get their share, if it stays busy until then."""
+        """When other OS threads get their share, if it stays busy until then, in seconds of `time.monotonic`."""
         self.left = 0
         """How many entries of the ready queue may still be switched to before it is the hub's turn."""
         self.main = _main_greenlet()

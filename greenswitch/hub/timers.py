@@ -97,7 +97,7 @@ class Timers:
 
     def pending(self) -> list[Timer]:
         """Return the timers that may still fire, in no order, but for the young deadlines. Any thread."""
-        # The copy is one step; other threads' hubs change theirs meanwhile.
+        # The copy is one step: the hub may run in another thread, and change it meanwhile.
         return [timer for _, _, timer in self._heap.copy() if timer.active]
 
     def next_due(self) -> float | None:
