@@ -118,6 +118,10 @@ class _Result:
     frame: Frame
 
 
+def _nobody() -> None:
+    return None
+
+
 class Switches:
     """Follows the switches of the thread that calls `start`; calls `stop(step)` at each."""
 
@@ -129,6 +133,7 @@ class Switches:
         self._names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._called: Counter[str] = Counter()
         self._seen: weakref.WeakKeyDictionary[greenlet, None] = weakref.WeakKeyDictionary()
+        self._who_runs: Callable[[], Any] = _nobody
         self._starting: Step | None = None
         """The step to a greenlet that hasn't called anything yet."""
         self._result: _Result | None = None
@@ -140,10 +145,21 @@ class Switches:
         self._left_at: Frame | None = None
         """The line in which the program's function has ended."""
 
+    @property
+    def _running(self) -> Any:
+        """Who runs, as the books call him."""
+        return self._who_runs()
+
+    @_running.setter
+    def _running(self, who: Any) -> None:
+        # A greenlet that nobody holds any more runs once again, for its `finally` blocks. To hold it then would bring
+        # it back to life, in the midst of a garbage collection mostly: CPython 3.13.0 dies of that.
+        self._who_runs = weakref.ref(who) if isinstance(who, greenlet) else lambda: who
+
     def start(self) -> None:
         """Begin, in the greenlet that runs. The caller is not followed, only what it calls from now on."""
         self._bottom = sys._getframe(1).f_code
-        self._running: Any = self._books.who(getcurrent())
+        self._running = self._books.who(getcurrent())
         self._running_name = self._name(self._running)
         self._seen[getcurrent()] = None
         raw.settrace(self._switched)
