@@ -308,6 +308,25 @@ def test_what_finally_blocks_print_is_printed_by_whoever_closes(monkeypatch):
     assert stream.getvalue() == "begun\nended\n" and stream.writers == {threading.get_ident()}
 
 
+def test_a_greenlet_that_is_being_let_go_is_not_held_by_the_stepper():
+    counts = []
+
+    def child():
+        try:
+            raw.getcurrent().parent.switch()
+        finally:  # to hold it now would bring it back to life
+            counts.append(sys.getrefcount(raw.getcurrent()))
+
+    def program():
+        one = raw.greenlet(child)
+        one.switch()
+        del one
+
+    program()
+    Stepper(program).finish()
+    assert len(counts) == 2 and counts[0] == counts[1]
+
+
 def test_a_program_may_step_through_another_and_all_is_printed_by_who_steps_the_outer_one(monkeypatch):
     def program():
         inner = Stepper(restaurant)
