@@ -285,7 +285,9 @@ def test_it_survives_a_fork_and_monkey_patching(patched: bool) -> None:
         watchdog(0.02, told.append).start()
         pid = os.fork()
         spawn(keeps).join()
-        print("child" if pid == 0 else "parent", len(told), told[0].who.startswith("Task 'keeps-"), flush=True)
+        keeper = told[0].who.startswith("Task 'keeps-")
+        # In one piece: both write, and print() writes each word by itself if PYTHONUNBUFFERED is set.
+        os.write(1, f"{'parent' if pid else 'child'} {len(told)} {keeper}\\n".encode())
         if pid == 0:
             os._exit(0)
         os.waitpid(pid, 0)
