@@ -30,7 +30,7 @@ __all__ = ["HubBooks", "Step", "Stepper", "Steps"]
 __hidden_from_stacks__ = __file__
 
 _SHOWN = ("greenswitch.core.", "greenswitch.echo")  # of this package: what people read, and step through
-_KERNEL = ("greenswitch.hub.", "greenswitch.tasks")
+_KERNEL = ("greenswitch.hub.", "greenswitch.tasks", "greenswitch.waiting", "greenswitch.running")
 _ENDS: dict[str, End] = {"done": "returned", "failed": "raised", "killed": "killed"}
 
 label_of.register(Job, brief)  # its repr says what it waits for, and may go in circles

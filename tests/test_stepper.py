@@ -390,3 +390,13 @@ def test_ctrl_c_ends_the_waiting_for_a_step_and_not_the_program(tmp_path):
     assert (done.stdout.split("\n"), done.stderr, done.returncode) == (
         ["interrupted", "still runs", "ended", ""], "", 0
     )
+
+
+def test_lines_of_the_kernel_are_nobodys_place() -> None:
+    def main() -> None:
+        greenswitch.joinall([greenswitch.spawn(greenswitch.sleep, 0), greenswitch.spawn(greenswitch.sleep, 0)])
+
+    stepper = Stepper(greenswitch.run, main)
+    steps = [str(step) for step in stepper.until(lambda step: False)]
+    assert any("join" in step for step in steps)
+    assert not [step for step in steps for file in ("running.py", "waiting.py", "tasks.py", "hub.py") if file in step]
