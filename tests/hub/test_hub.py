@@ -17,7 +17,7 @@ import pytest
 from greenlet import GreenletExit
 
 from greenswitch import DeadlockError, HubError, SwitchError, getcurrent, joinall, sleep, spawn
-from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub, has_hub, os_threads, wait_readable
+from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub, has_hub, os_threads, step_aside, wait_readable
 from greenswitch.testing import VirtualTime
 
 
@@ -809,6 +809,10 @@ def test_closed_hub_can_be_used_no_more(no_leaked_fds: None) -> None:
     hub.close()
     with pytest.raises(HubError, match=r"this hub is closed: nobody could wake you again \(wait\)"):
         hub.park(Waiter(hub, "wait"))
+    left_over: Any = greenlet.greenlet(step_aside)
+    left_over.hub = hub  # as a carrier's
+    with pytest.raises(HubError, match="closed"):
+        left_over.switch()
     with pytest.raises(HubError, match="closed"), hub:
         pass
     assert not has_hub()
