@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from rows import VOLLEY, VOLLEY_MESSAGE
 
@@ -168,19 +167,26 @@ def recv_deadline(server: Server, operations: int) -> dict[str, float]:
     [control] = clients.connect(1)
     control.sendall(b"!")
 
-    def block(kind: str) -> float | None:
+    def takes(kind: str) -> bool:
+        """Have everybody read in that way from now on; return False if this peer has nothing of the kind."""
         control.sendall(kind.encode())
-        (answer,) = {control.recv(16) for _ in clients.events()}
-        if answer != kind.encode():
-            return None  # this peer has nothing of the kind
+        clients.events()
+        if control.recv(16) != kind.encode():
+            return False
         clients.volley(sockets)  # each is received by a task that waits for it as before, and then takes the new way
+        return True
+
+    def block(kind: str) -> float:
+        takes(kind)
         before = server.cpu()
         for _ in range(BLOCK):
             clients.volley(sockets)
         return (server.cpu() - before) / BLOCK / VOLLEY
 
-    kinds = [kind for kind in ("bare", "armed", "own") if block(kind) is not None]
-    turns: list[dict[str, Any]] = []
+    kinds = [kind for kind in ("bare", "armed", "own") if takes(kind)]
+    for kind in kinds:
+        block(kind)  # to warm up
+    turns: list[dict[str, float]] = []
     for turn in range(max(1, operations // len(kinds) // VOLLEY // BLOCK)):
         first = turn % len(kinds)
         turns.append({kind: block(kind) for kind in kinds[first:] + kinds[:first]})
