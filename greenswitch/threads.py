@@ -17,7 +17,6 @@ import concurrent
 import queue
 import threading
 from _queue import Empty, SimpleQueue  # the originals, also after monkey patching
-from _thread import RLock as OSRLock
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import cache
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from greenswitch.copies import Namespace, run_again
-from greenswitch.hub import TIMED_OUT, Hub, OutsideWaiter, get_hub
+from greenswitch.hub import TIMED_OUT, Hub, OSLock, OutsideWaiter, get_hub
 from greenswitch.locks import Lock, Semaphore
 from greenswitch.timeouts import shield
 
@@ -70,7 +69,7 @@ def _executor() -> type[ThreadPoolExecutor]:
         "Thread": _Worker,
         "Lock": Lock,
         "Semaphore": Semaphore,
-        "Condition": lambda: threading.Condition(OSRLock()),
+        "Condition": lambda: threading.Condition(OSLock()),
     }
     instead = {
         "threading": Namespace(threading, words, {}),

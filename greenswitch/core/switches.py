@@ -118,10 +118,6 @@ class _Result:
     frame: Frame
 
 
-def _nobody() -> None:
-    return None
-
-
 class Switches:
     """Follows the switches of the thread that calls `start`; calls `stop(step)` at each."""
 
@@ -133,7 +129,6 @@ class Switches:
         self._names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._called: Counter[str] = Counter()
         self._seen: weakref.WeakKeyDictionary[greenlet, None] = weakref.WeakKeyDictionary()
-        self._who_runs: Callable[[], Any] = _nobody
         self._starting: Step | None = None
         """The step to a greenlet that hasn't called anything yet."""
         self._result: _Result | None = None
@@ -154,7 +149,7 @@ class Switches:
     def _running(self, who: Any) -> None:
         # A greenlet that nobody holds any more runs once again, for its `finally` blocks. To hold it then would bring
         # it back to life, in the midst of a garbage collection mostly: CPython 3.13.0 dies of that.
-        self._who_runs = weakref.ref(who) if isinstance(who, greenlet) else lambda: who
+        self._who_runs: Callable[[], Any] = weakref.ref(who) if isinstance(who, greenlet) else lambda: who
 
     def start(self) -> None:
         """Begin, in the greenlet that runs. The caller is not followed, only what it calls from now on."""

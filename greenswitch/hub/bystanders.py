@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import _thread
 import os
-from _thread import _count, allocate_lock, get_ident, start_new_thread
+from _thread import allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable
+
+from greenswitch.hub.os_threads import count_os_threads
 
 __all__ = ["Bystander", "allocate_lock", "pause", "there_are_others"]
 
@@ -51,7 +53,7 @@ class Bystander:
 
     def stop(self) -> None:
         """End it, and wait for that (at most for one `look`). Any thread; in its own it ends after this `look`."""
-        counted = _count()
+        counted = count_os_threads()
         try:
             self._stopping.release()
         except RuntimeError:  # it has been told so already
@@ -62,14 +64,14 @@ class Bystander:
         # The interpreter counts a thread a moment longer. A hub that looks in this moment, and goes to sleep because
         # somebody else might wake it, would not look again.
         for _ in range(100):
-            if _count() < counted:
+            if count_os_threads() < counted:
                 break
             pause(0.0001)
 
 
 def there_are_others() -> bool:
     """Return whether there is an OS thread besides the main one and those that only look on."""
-    return _count() > len(_running)
+    return count_os_threads() > len(_running)
 
 
 def pause(seconds: float) -> None:
