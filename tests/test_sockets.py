@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from greenswitch import joinall, sleep, sockets, spawn
+from greenswitch import TaskGroup, joinall, sleep, sockets, spawn
 from greenswitch.hub import WRITE
 from greenswitch.sockets import Socket, create_connection, create_server, fromfd, socketpair
 
@@ -696,8 +696,9 @@ def echo(connection):
 
 
 def serve(listener):
-    while True:
-        spawn(echo, listener.accept()[0])
+    with TaskGroup() as connections:  # who kills the server has all of them gone when it has ended
+        while True:
+            connections.spawn(echo, listener.accept()[0])
 
 
 def test_blocking_client_in_a_thread_is_served(real_hub):
@@ -764,4 +765,3 @@ def test_two_hundred_clients_are_served_while_one_stays_idle(hub):
             joinall(clients, timeout=60, raise_error=True)
             assert all(task.successful() for task in clients)
         server.kill()
-        sleep(1)
