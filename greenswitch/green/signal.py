@@ -1,8 +1,9 @@
 """The twin of the standard library's `signal`: waiting for a signal parks the task.
 
 Handlers run as ever, in the main thread between two bytecodes; one that wakes a task (sets an event, puts into a queue)
-has it go on at the hub's next turn, and what a handler raises is raised in main. Replaced are only the calls that wait:
-pause, sigwait, sigwaitinfo, sigtimedwait. Neither the wakeup fd nor SIGCHLD is touched.
+has it go on at the hub's next turn. What a handler raises is raised where it comes, in main if that is the hub; from a
+task KeyboardInterrupt and SystemExit go on to main. Replaced are only the calls that wait: pause, sigwait, sigwaitinfo,
+sigtimedwait. Neither the wakeup fd nor SIGCHLD is touched.
 
 Knows the hub, and the standard library's `signal`.
 """
@@ -74,9 +75,11 @@ def _telling(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, 
     def tell(number: int, frame: FrameType | None) -> None:
         try:
             handler(number, frame)
-        except BaseException:
+        except BaseException as error:
             hub = get_hub()
-            _wake(besides=hub.main if getcurrent() is hub.greenlet else None)  # from the hub it comes to main
+            # What main is about to get it shall get in its pause: what is raised in the hub, and these from everywhere.
+            main_s = getcurrent() is hub.greenlet or isinstance(error, (KeyboardInterrupt, SystemExit))
+            _wake(besides=hub.main if main_s else None)
             raise
         _wake()
 

@@ -131,6 +131,24 @@ def test_ctrl_c_ends_a_pause() -> None:
     )
 
 
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit"])
+def test_ctrl_c_in_the_midst_of_a_task_comes_to_main_which_pauses(error: str) -> None:
+    assert (
+        script(f"""
+    def tell(number, frame): raise {error}
+    signal.signal(signal.SIGINT, tell)
+    sending = greenswitch.spawn_later(0.02, os.kill, os.getpid(), signal.SIGINT)
+    pausing = spawn(signal.pause)
+    try:
+        signal.pause()
+    except {error}:
+        pausing.join()
+        print("interrupted", sending.state, pausing.state)
+    """)
+        == "interrupted failed done\n"
+    )
+
+
 @pytest.mark.parametrize("end", ["task.kill()", "sleep(0.05)"])
 def test_pause_that_is_given_up_leaves_the_handlers_as_they_were(end: str) -> None:
     assert (
