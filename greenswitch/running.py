@@ -35,6 +35,9 @@ def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace:
             return outcome
         finally:
             _kill_left_over(hub, grace)
+            late = hub.withdraw(hub.main)
+            if late:  # a task's Ctrl-C or SystemExit, which came when main had been woken already
+                raise late[0]
 
 
 def _kill_left_over(hub: Hub, grace: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import greenlet
@@ -653,6 +655,23 @@ def test_run_reports_tasks_that_refuse_to_die_within_the_grace() -> None:
     assert reported == [
         "closing the hub: still running 7 seconds after being killed: <Task 'immortal' parked: sleep 1000>"
     ]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("ends", [lambda: "result", partial(fail, KeyError("main"))])
+def test_run_raises_ctrl_c_and_exit_of_another_task_that_come_as_main_ends(
+    kind: type[BaseException], ends: Callable[[], str]
+) -> None:
+    hub = VirtualTime().hub()
+
+    def main() -> str:
+        spawn(fail, kind("now"))
+        # The greenlet that has called run() is woken by the end of this task, and the other one's turn comes between.
+        return ends()
+
+    with pytest.raises(kind, match="now"):
+        run(main, hub=hub)
+    assert hub.closed and not hub.interrupts
 
 
 def test_run_inside_a_task_or_callback_is_refused(hub: Hub) -> None:
