@@ -457,6 +457,7 @@ class Hub:
             f"{len(self.ready)} ready, {len(self.parked)} parked, {len(self.timers)} timed>"
         )
 
+
 _of_thread = threading.local()
 
 
