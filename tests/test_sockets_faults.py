@@ -270,7 +270,6 @@ if os.path.isdir("/proc/self/fd"):
     BLOCKING |= {"connect": connecting("connect"), "connect_ex": connecting("connect_ex")}
 
 
-
 @pytest.fixture(params=BLOCKING)
 def blocked(request, hub, tmp_path):
     """A call that blocks, in virtual time. Whatever the call has opened must be closed by the time the test ends."""

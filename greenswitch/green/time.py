@@ -24,7 +24,6 @@ def patch(replace: Callable[[object, str, object], None]) -> None:
         replace(init, "__defaults__", tuple(sleep if value is _sleep else value for value in init.__defaults__))
 
 
-
 def sleep(seconds: float, /) -> None:
     """Park the task for `seconds`, as `time.sleep`; 0 lets everybody go first who is ready now. Not in the hub.
 

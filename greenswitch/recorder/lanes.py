@@ -85,7 +85,6 @@ class Lanes:
         return lane
 
 
-
 def _name(one: greenlet) -> str | None:
     if one.parent is None:
         return describe(one)
