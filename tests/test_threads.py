@@ -369,7 +369,8 @@ task.join()
 assert task.state == "killed", task
 busy.release()
 idents.append(to_thread(os_ident))
-assert len(idents) == 2 and len(set(idents)) == 1 and count_workers() == 1, idents
+# That job was called off, or the worker had begun it: either way the same worker has taken the next one.
+assert len(set(idents)) == 1 and count_workers() == 1, idents
 print("well")
 """)
     assert (done.stdout, done.stderr, done.returncode) == ("well\n", "", 0)
