@@ -589,17 +589,17 @@ def test_blocking_client_in_a_thread_is_served(real_hub):
             sock = stdlib.create_connection(listener.getsockname())
             with client_context(ours=False).wrap_socket(sock, server_hostname="127.0.0.1") as secure:
                 secure.sendall(b"x" * 100_000)
-                secure.shutdown(stdlib.SHUT_WR)
                 answers.append(secure.recv(10))
 
         thread = threading.Thread(target=ask)
         thread.start()
         with listener.accept()[0] as conn:
             size = 0
-            while data := conn.recv(1 << 16):
+            while size < 100_000 and (data := conn.recv(1 << 16)):
                 size += len(data)
-        thread.join()
-        assert size == 100_000
+            conn.sendall(b"all of it")
+            thread.join()
+        assert size == 100_000 and answers == [b"all of it"]
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl, to ask for new keys")
