@@ -237,4 +237,4 @@ def _standing(row: Row, with_spawns: bool) -> Iterator[str]:
 
 
 def _seconds(number: float) -> str:
-    return f"{max(0.0, number):.3g} s" if number < 1000 else f"{number:,.0f} s"
+    return f"{max(0.0, number):.3g} s" if number < 999.5 else f"{number:,.0f} s"
