@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import greenlet
@@ -180,6 +181,24 @@ def test_what_was_passed_is_text_and_nothing_is_kept_alive() -> None:
         program()
         assert [one() for one in kept] == [None, None]
     assert [event.passed for event in recording][:2] == ["a thing", "a thing"]
+
+
+def test_greenlet_that_is_being_let_go_is_not_held() -> None:
+    """To hold it while its `finally` blocks run would bring it back to life: CPython 3.13.0 crashes then."""
+    counts: list[int] = []
+
+    def child() -> None:
+        try:
+            main.switch()
+        finally:
+            counts.append(sys.getrefcount(greenlet.getcurrent()))
+
+    main = greenlet.getcurrent()
+    recorders: list[AbstractContextManager[Any]] = [nullcontext(), record()]
+    for recorder in recorders:
+        with recorder:
+            greenlet.greenlet(child).switch()
+    assert len(counts) == 2 and counts[0] == counts[1]
 
 
 def test_task_and_its_value_live_no_longer_for_having_been_recorded(hub: Hub) -> None:
