@@ -25,7 +25,6 @@ from greenswitch.hub import (
     Hub,
     Job,
     Timer,
-    Waiter,
     get_hub,
     has_hub,
     new_waiter,
@@ -417,8 +416,8 @@ def _wait_for(one: Waitable, timeout: float | None) -> bool:
     """Park until `one` is ready; return False if `timeout` seconds came first."""
     if timeout is not None and timeout <= 0:
         return one.ready()
-    hub = get_hub()
-    waiter = Waiter(hub, "join", one)
+    waiter = new_waiter("join", one)
+    hub = waiter.hub
     notify = waiter.wake
     one.add_link(notify)
     try:
