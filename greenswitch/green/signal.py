@@ -77,9 +77,9 @@ def _telling(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, 
             handler(number, frame)
         except BaseException as error:
             hub = get_hub()
-            # What main is about to get it shall get in its pause: what is raised in the hub, and these from everywhere.
-            main_s = getcurrent() is hub.greenlet or isinstance(error, (KeyboardInterrupt, SystemExit))
-            _wake(besides=hub.main if main_s else None)
+            # It goes on to main from the hub, and these two from everywhere: there it is to be raised in the pause.
+            for_main = getcurrent() is hub.greenlet or isinstance(error, (KeyboardInterrupt, SystemExit))
+            _wake(besides=hub.main if for_main else None)
             raise
         _wake()
 
