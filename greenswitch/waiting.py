@@ -113,9 +113,9 @@ def killall(
     timeout: float | None = None,
 ) -> None:
     """Kill `tasks` (see `Task.kill`), then wait up to `timeout` seconds in all until they have ended."""
-    tasks = list(tasks)
-    for task in tasks:
-        if task is not getcurrent():
-            task.kill(exception, block=False)
+    current = getcurrent()
+    others = [task for task in tasks if task is not current]
+    for task in others:
+        task.kill(exception, block=False)
     if block:
-        joinall([task for task in tasks if task is not getcurrent()], timeout)
+        joinall(others, timeout)
