@@ -138,7 +138,7 @@ class Hub:
         """When other OS threads get their share, if it stays busy until then, in seconds of `time.monotonic`."""
         self.left = 0
         """How many entries of the ready queue may still be switched to before it is the hub's turn."""
-        self.main = _main_greenlet()
+        self.main = main_greenlet()
         self.open(make_poller() if poller is None else poller)
 
     def open(self, poller: Poller) -> None:
@@ -544,7 +544,8 @@ def print_error(what: str, error: BaseException) -> None:
         traceback.print_exception(error, file=sys.stderr)
 
 
-def _main_greenlet() -> greenlet.greenlet:
+def main_greenlet() -> greenlet.greenlet:
+    """Return this thread's main greenlet."""
     main = getcurrent()
     while main.parent is not None:
         main = main.parent

@@ -13,7 +13,7 @@ from typing import Any
 import greenlet
 
 from greenswitch.errors import GreenswitchError
-from greenswitch.hub import TIMED_OUT, brief, describe, get_hub, new_waiter
+from greenswitch.hub import TIMED_OUT, brief, describe, get_hub, main_greenlet, new_waiter
 from greenswitch.locks.lines import WaitableLock
 from greenswitch.tasks import Task, getcurrent
 
@@ -253,13 +253,6 @@ def _name(owner: Any) -> str:
     """Return how to call an owner in a message."""
     if isinstance(owner, Task):
         return f"{owner.label}, which has ended" if owner.dead else owner.label
-    if owner.parent is None and owner is not _main():
+    if owner.parent is None and owner is not main_greenlet():
         return f"{describe(owner)} of another thread"
     return describe(owner)
-
-
-def _main() -> greenlet.greenlet:
-    current = greenlet.getcurrent()
-    while current.parent is not None:
-        current = current.parent
-    return current
