@@ -11,7 +11,7 @@ from typing import Any
 
 from greenswitch.errors import ShutDown
 from greenswitch.exchanges import IN_LINE, NOTHING, SHUT, Exchange, Item, Offer, check_timeout, refuse_in_hub
-from greenswitch.hub import TIMED_OUT, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Waiter, get_hub, new_waiter
 
 
 class Channel(Exchange[Item]):
@@ -95,7 +95,7 @@ class Channel(Exchange[Item]):
         return item
 
     def _wait_to_get(self, timeout: float | None) -> Any:
-        waiter = Waiter(get_hub(), "get from", self)
+        waiter = new_waiter("get from", self)
         refuse_in_hub(waiter)
         putters, getters = self._putters, self._getters
         while True:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, Awaited, get_hub, new_waiter
 from greenswitch.locks.lines import Line
 from greenswitch.locks.mutexes import RLock, whatever_comes
 
@@ -48,9 +48,8 @@ class Condition(Awaited):
         self._must_own("wait for")
         if timeout is not None:
             timeout = max(0.0, timeout)
-        hub = get_hub()
-        waiter = Waiter(hub, "wait for", target)
-        hub.check(waiter)
+        waiter = new_waiter("wait for", target)
+        waiter.hub.check(waiter)
         saved: list[Any] = []
         try:
             # In line before the lock is let go: who notifies must hold it, so no notification falls in between.

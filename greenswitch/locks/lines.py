@@ -19,7 +19,7 @@ that nobody can come in between: a `deque.popleft()`, or one line that swaps (se
     def get(self, timeout=None):
         if not self._line and <take a thing>:
             return thing
-        waiter = Waiter(get_hub(), "get", self)
+        waiter = new_waiter("get", self)
         return self._line.wait(waiter, timeout, self._match)      # what was given, or TIMED_OUT
 
     def put(self, thing):

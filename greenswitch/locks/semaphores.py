@@ -8,7 +8,7 @@ from __future__ import annotations
 from operator import index
 from types import TracebackType
 
-from greenswitch.hub import TIMED_OUT, Waiter, get_hub
+from greenswitch.hub import TIMED_OUT, new_waiter
 from greenswitch.locks.lines import WaitableLock
 
 
@@ -40,7 +40,7 @@ class Semaphore(WaitableLock):
             return True
         if not blocking or (timeout is not None and timeout <= 0):
             return False
-        waiter = Waiter(get_hub(), "acquire", self)
+        waiter = new_waiter("acquire", self)
         try:
             return self._line.wait(waiter, timeout, self._match) is not TIMED_OUT
         except BaseException:
