@@ -57,7 +57,10 @@ class Until(NamedTuple):
 
 
 def beings(hub: Hub, running: list[FrameType]) -> list[Being]:
-    """Return everybody whom `hub` has to do with, but for the hub itself; `running` is where its thread stands."""
+    """Return everybody whom `hub` has to do with, but for the hub itself; `running` is where its thread stands.
+
+    A new task is missing at the very moment of its first turn, when it has left the queue and nothing runs it yet.
+    """
     parked = snapshot(lambda: dict(hub.parked))
     ready = snapshot(lambda: list(hub.ready))
     carriers = snapshot(lambda: list(hub.carriers.all))

@@ -329,15 +329,17 @@ def test_forked_child_answers_for_itself() -> None:
         install_dump_signal()
         if os.fork() == 0:
             def child():
+                print("ready too")
                 sleep(1000)
             spawn(child)
-        print(os.getpid())
+        else:
+            print("ready")
         sleep(1000)
     run(main)
     """.replace("\n    ", "\n")) as process:
         assert process.stdout is not None
+        assert process.stdout.readline()  # the other of the two; `running` has read one
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        process.stdout.readline()
         mailboxes = [_mailbox_of(pid) for pid in (process.pid, int(children[0]))]
         assert len({os.stat(found[0]).st_ino for found in mailboxes if found is not None}) == 2
         child, parent = ask(int(children[0])), ask(process.pid)
