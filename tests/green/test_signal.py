@@ -31,8 +31,20 @@ def tick():
 ticking = spawn(tick)
 
 def later(number=signal.SIGUSR1):
-    '''Have another process send a signal: from here it would come in the midst of the task that sends it.'''
-    os.posix_spawn("/bin/sh", ["sh", "-c", f"sleep 0.05; kill -{int(number)} {os.getpid()}"], os.environ)
+    '''Have another process send a signal, once others have run here: they can only while the caller is parked.
+
+    From here it would come in the midst of the task that sends it.
+    '''
+    ours, its = os.pipe()
+    command = ["sh", "-c", f"read go; kill -{int(number)} {os.getpid()}"]
+    os.posix_spawn("/bin/sh", command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, ours, 0)])
+    os.close(ours)
+    def let_it():
+        while len(ticks) < 5 and not ticking.dead:
+            sleep(0.001)
+        os.write(its, b"go\\n")
+        os.close(its)
+    spawn(let_it)
 
 heard = []
 def handler(number, frame):
