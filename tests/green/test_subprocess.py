@@ -35,8 +35,8 @@ def python(source: str) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(source)]
 
 
-def cat() -> Any:
-    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def cat(**options: Any) -> Any:
+    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
 
 
 def test_a_hundred_children_at_once() -> None:
@@ -123,20 +123,18 @@ def test_communicate_of_much_and_of_both_outputs(bufsize: int) -> None:
 
 
 def test_text_comes_line_by_line_while_others_run() -> None:
-    source = "import time\nfor number in range(3): print(number, 'é', flush=True); time.sleep(0.02)"
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
-    ticks: list[int] = []
+    with cat(encoding="utf-8", bufsize=1) as child:
 
-    def tick() -> None:
-        while True:
-            sleep(0.001)
-            ticks.append(1)
+        def feed() -> None:
+            for number in range(3):
+                sleep(0.001)
+                child.stdin.write(f"{number} é\n")
+            child.stdin.close()
 
-    ticking = spawn(tick)
-    with subprocess.Popen(python(source), stdout=subprocess.PIPE, encoding="utf-8", env=environment) as child:
-        assert list(child.stdout) == ["0 é\n", "1 é\n", "2 é\n"]
-    ticking.kill()
-    assert len(ticks) > 10
+        spawn(feed)  # it runs while this one reads, or never
+        for number in range(3):
+            assert child.stdout.readline() == f"{number} é\n"
+        assert child.stdout.read() == ""
 
 
 def test_child_that_closes_its_input_is_a_broken_pipe() -> None:
