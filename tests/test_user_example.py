@@ -145,7 +145,7 @@ def work(seconds):
 start = time.monotonic()
 jobs = [gevent.spawn(socket.gethostbyname, "127.0.0.1")] + [gevent.spawn(work, 0.2) for _ in range(10)]
 gevent.joinall(jobs, timeout=10)
-print(jobs[0].value, sum(job.value for job in jobs[1:]) > 1.9, time.monotonic() - start < 1.5)
+print(jobs[0].value, sum(job.value for job in jobs[1:]) > 1.9, time.monotonic() - start < 10 * 0.2)
 """
 
 
