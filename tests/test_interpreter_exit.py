@@ -25,8 +25,8 @@ import threading, time
 def work():
     time.sleep(0.05)
     print("worker ends")
-threading.Thread(target=work).start()
 print("main ends")
+threading.Thread(target=work).start()
 """,
     "a thread that starts another one at the end": """
 import threading, time
@@ -35,8 +35,8 @@ def work(level):
     print("worker", level)
     if level:
         threading.Thread(target=work, args=(level - 1,)).start()
-threading.Thread(target=work, args=(3,)).start()
 print("main ends")
+threading.Thread(target=work, args=(3,)).start()
 """,
     "a daemon with a finally block": """
 import threading, time
@@ -60,12 +60,14 @@ print("main ends")
 """,
     "a daemon that holds a lock for which another waits": """
 import threading, time
-lock = threading.Lock()
+lock, held = threading.Lock(), threading.Event()
 def hold():
     with lock:
+        held.set()
         time.sleep(30)
 for _ in range(2):
     threading.Thread(target=hold, daemon=True).start()
+held.wait()
 print(lock.acquire(timeout=0.05))
 """,
     "daemons that get from a queue": """
@@ -111,8 +113,8 @@ import atexit, threading, time
 atexit.register(print, "atexit, first in")
 atexit.register(lambda: print("atexit, last in", threading.active_count(), threading.current_thread().name))
 threading._register_atexit(print, "threading's own")
-threading.Timer(0.05, print, ["timer"]).start()
 print("main ends")
+threading.Timer(0.05, print, ["timer"]).start()
 """,
     "atexit that sleeps and takes locks": """
 import atexit, threading, time
@@ -126,18 +128,22 @@ atexit.register(last)
     "logging by threads, daemons and atexit": """
 import atexit, logging, sys, threading, time
 logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(threadName)s %(levelname)s %(message)s")
+begun, waits, ended = threading.Event(), threading.Event(), threading.Event()
 def work():
     logging.info("begin")
-    time.sleep(0.02)
+    begun.set()
+    waits.wait()
     logging.warning("end")
+    ended.set()
 def wait():
     logging.info("waits")
+    waits.set()
     threading.Event().wait()
 threading.Thread(target=work, name="worker").start()
-time.sleep(0.01)
+begun.wait()
 threading.Thread(target=wait, daemon=True, name="daemon").start()
 atexit.register(logging.info, "atexit")
-time.sleep(0.1)
+ended.wait()
 logging.info("main ends")
 """,
     "thread that joins main": """
@@ -163,23 +169,29 @@ threads = [threading.Thread(target=work) for _ in range(5)]
 print(ended)
 """,
     "executor with jobs left": """
-import time
+import threading, time
 from concurrent.futures import ThreadPoolExecutor
 executor = ThreadPoolExecutor(3)
+turns = [threading.Event() for _ in range(5)]
 def late(number):
-    time.sleep(0.02 * number)
+    turns[number].wait()
+    time.sleep(0.01)
     print("late", number)
+    turns[number + 1].set()
 for number in range(1, 4):
     executor.submit(late, number)
 print("main ends")
+turns[1].set()
 """,
     "Ctrl-C while main sleeps and a thread works": """
 import os, signal, threading, time
 def work():
-    time.sleep(0.2)
+    interrupted.join()
+    time.sleep(0.05)
     print("worker ends")
-threading.Thread(target=work).start()
-threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
+interrupted = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT])
+for one in (interrupted, threading.Thread(target=work)):
+    one.start()
 time.sleep(10)
 """,
     "_exit in a thread": """
