@@ -344,7 +344,7 @@ class Hub:
             timeout = due - clock()
             if timeout < 0.0:
                 timeout = 0.0
-        elif self.is_deadlocked():
+        elif self.is_deadlocked() and not self.ready:  # the last thread may have woken somebody, and ended meanwhile
             self.asleep = False
             self.interrupt_main(DeadlockError(deadlock_report(self.parked)))
             return

@@ -655,6 +655,18 @@ def test_callback_may_switch_by_hand_while_tasks_start_and_callbacks_come(hub: H
     assert not hub.ready
 
 
+def test_thread_that_wakes_somebody_and_ends_while_the_hub_asks_for_threads_leaves_no_deadlock(hub: Hub) -> None:
+    waiter = Waiter(hub, "wait")
+
+    def last_thread_ends() -> bool:
+        waiter.wake("value")
+        return False
+
+    hub.others_could_wake = last_thread_ends
+    assert hub.park(waiter) == "value"
+    sleep(0)
+
+
 # -- raw greenlets and switching by hand ----------------------------------------------------------------------------
 
 
