@@ -45,6 +45,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import greenlet
 from greenlet import GreenletExit, getcurrent
@@ -128,6 +129,8 @@ class Hub:
         """What others keep per hub (a thread pool), under a key of their own; closed with it, if it has a `close`."""
         self.interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
         """What is to be raised at the next park of whom. Kept by `interrupt` and `withdraw`."""
+        self.met: WeakSet[greenlet.greenlet] = WeakSet()
+        """Whom a turn has met that was none of the wait's, but by hand, or that of a wait further up his stack."""
         self.shields: dict[greenlet.greenlet, Shield] = {}
         """Who is not to be interrupted now. Kept by `greenswitch.timeouts`."""
         self.others_could_wake: Callable[[], bool] = others_could_wake
@@ -167,11 +170,10 @@ class Hub:
         self.left = left = self.left - 1
         ready = self.ready
         try:
-            # Woken before it has parked, it has its turn still to come; unless a finaliser or a signal handler of its
-            # own has waited meanwhile, and was met there by that turn.
-            if waiter.greenlet is not None or current in ready:
+            if waiter.greenlet is not None or current in ready or self._turn_will_come(current):
                 (ready.popleft() if left > 0 and ready else self.greenlet).switch()
             if waiter.greenlet is not None:
+                self.met.add(current)
                 raise SwitchError(
                     f"{describe(current)} waits ({waiter.reason}) and was switched to by hand, "
                     "or by the end of a greenlet whose parent it is; wake it through its waiter"
@@ -188,6 +190,16 @@ class Hub:
         if waiter.error is not None:
             raise waiter.take_error()
         return waiter.value
+
+    def _turn_will_come(self, woken: greenlet.greenlet) -> bool:
+        """Whoever is woken before he has parked has his turn still to come, even if it is not in the queue (yet).
+
+        A thread may have been held up between claiming and queueing him, by a line tracer. But a finaliser or a signal
+        handler of his own may also have waited meanwhile, and been met there by that turn.
+        """
+        met = woken in self.met
+        self.met.discard(woken)
+        return not met
 
     def wait(self, waiter: Waiter, timeout: float | None = None) -> Any:
         """Park at most `timeout` seconds (None: no limit) and return the value, or `TIMED_OUT`."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import greenlet
@@ -653,6 +654,37 @@ def test_callback_may_switch_by_hand_while_tasks_start_and_callbacks_come(hub: H
     sleep(1)
     assert sorted(seen) == ["callback"] * 4 + ["raw"] * 4 + ["task"] * 4
     assert not hub.ready
+
+
+@pytest.mark.parametrize("how", ["wake", "fail"])
+def test_thread_that_is_held_up_amid_a_wake_is_waited_for(real_hub: Hub, how: str) -> None:
+    """A line tracer (a debugger's, say) lets other threads run between claiming a greenlet and queueing it."""
+    claimed, go = threading.Event(), threading.Event()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and frame.f_locals.get("claimed") and not claimed.is_set():
+            claimed.set()
+            go.wait(10)
+        return trace
+
+    def held_up() -> None:
+        sys.settrace(trace)
+        waiter.wake("value") if how == "wake" else waiter.fail(KeyError("value"))
+        sys.settrace(None)
+
+    real_hub.others_could_wake = lambda: True
+    waiter = Waiter(real_hub, "wait")
+    thread = threading.Thread(target=held_up)
+    thread.start()
+    assert claimed.wait(10)
+    spawn(go.set)  # it runs once main is parked, and not before
+    if how == "wake":
+        assert real_hub.park(waiter) == "value"
+    else:
+        with pytest.raises(KeyError, match="value"):
+            real_hub.park(waiter)
+    thread.join()
+    assert not real_hub.ready
 
 
 def test_thread_that_wakes_somebody_and_ends_while_the_hub_asks_for_threads_leaves_no_deadlock(hub: Hub) -> None:
