@@ -140,6 +140,7 @@ def test_many_threads_wake_one_waiter_and_one_of_them_wins(real_hub: Hub, eager_
 
 
 def test_wakes_from_threads_race_with_timeouts_and_none_is_lost(real_hub: Hub, eager_threads: None) -> None:
+    real_hub.others_could_wake = lambda: True
     requests: list[Waiter] = []
     done = threading.Event()
     claimed = 0

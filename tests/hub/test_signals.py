@@ -99,8 +99,8 @@ def test_ctrl_c_caught_by_main_leaves_a_hub_that_works() -> None:
         if task.dead:  # it has met the Ctrl-C in its own lines
             task = spawn(tick)
         before = len(ticks)
-        sleep(0.01)
-        assert len(ticks) > before
+        while len(ticks) == before:  # for ever, if the hub or the task has lost something
+            sleep(0.001)
     task.kill()
     print(task.state, len(get_hub().ready))
     """)
