@@ -48,7 +48,8 @@ def test_hub_is_part_of_its_os_thread_and_a_raw_greenlet_is_not(hub: Hub) -> Non
 
 
 def test_os_thread_has_its_own_ident(real_hub: Hub) -> None:
-    assert to_thread(_thread.get_ident) == to_thread(original.get_ident) != original.get_ident()
+    ours, theirs = to_thread(lambda: (_thread.get_ident(), original.get_ident()))
+    assert ours == theirs != original.get_ident()
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------
