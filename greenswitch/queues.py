@@ -409,19 +409,16 @@ class PriorityQueue(Queue[Item]):
         self._changing = False
         self._late = deque[Any]()  # what was put amid a change; whoever makes the change sees to it
 
-    def _place(self, item: Any) -> bool:
-        handed_over = super()._place(item)
-        self._settle()
-        return handed_over
-
     def _take_least(self) -> Any:
-        item = self._change(_pop_least)
+        with self._guard:
+            item = self._change(_pop_least)
+            if item is not _BUSY:
+                self._settle()
         if item is _BUSY:
             raise BusyError(
                 f"{self!r} is being changed further up the stack: its items' __lt__, a finaliser or a signal handler "
                 "may put something in meanwhile, but not get anything"
             )
-        self._settle()
         return item
 
     def _store_in_order(self, item: Any) -> Any:
@@ -430,6 +427,8 @@ class PriorityQueue(Queue[Item]):
                 return SHUT
             if self._change(_push, item) is _BUSY:
                 self._late.append(item)
+            else:
+                self._settle()
         return None
 
     def _change(self, change: Callable[..., Any], *args: Any) -> Any:
@@ -443,7 +442,10 @@ class PriorityQueue(Queue[Item]):
                 self._changing = False
 
     def _settle(self) -> None:
-        """After a change: see to what came meanwhile, from the same thread (`_late`) or from others (`_getters`)."""
+        """After a change: see to what came meanwhile, from the same thread (`_late`) or from others (`_getters`).
+
+        Within the guard: no shutdown may find nothing left while an item is on its way.
+        """
         while (item := self._late.popleft() if self._late else NOTHING) is not NOTHING:
             if self._change(_push, item) is _BUSY:
                 self._late.append(item)

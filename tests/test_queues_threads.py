@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from greenswitch import Hub, joinall, killall, run, sleep, spawn
+from greenswitch.hub import new_waiter
+from greenswitch.locks.lines import Line
 from greenswitch.queues import Channel, Empty, Full, LifoQueue, PriorityQueue, Queue, ShutDown, SimpleQueue, select
 
 THREADS = 4
@@ -194,6 +196,29 @@ def test_timeouts_and_kills_of_either_side_lose_nothing(real_hub: Hub, kind: str
     if getattr(place, "maxsize", 0):
         with pytest.raises(Full):
             place.put_nowait((0, 0))
+
+
+def test_shutdown_amid_a_hand_over_tells_no_getter_that_nothing_is_left(hub: Hub) -> None:
+    queue: PriorityQueue[int] = PriorityQueue()
+    shutting = threading.Thread(target=queue.shutdown)
+    late = new_waiter("get from", queue)
+
+    class Getters(Line):
+        def give(self, thing: object = True) -> bool:
+            if not shutting.ident:
+                shutting.start()
+                shutting.join(0.1)  # it has to wait until this is over
+            return super().give(thing)
+
+    def store(item: int, store: Callable[[int], Any] = queue._store) -> Any:
+        queue._getters.append(late)  # another thread's, who has seen that nothing is there
+        return store(item)
+
+    queue._getters, queue._store = Getters(), store  # type: ignore[method-assign]
+    queue.put(1)
+    shutting.join(10)
+    assert (late.value, late.error, queue.qsize()) == (1, None, 0)
+    late.hub.park(late)
 
 
 @pytest.mark.parametrize("kind", [name for name in KINDS if name not in ("SimpleQueue", "Channel")])
