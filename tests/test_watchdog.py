@@ -278,16 +278,17 @@ def test_it_survives_a_fork_and_monkey_patching(patched: bool) -> None:
     from greenswitch.watchdog import watchdog
     warnings.simplefilter("ignore", DeprecationWarning)  # "may lead to deadlocks": here it must not
     told = []
+    def of_keeps():  # on a slow machine main has kept the thread, too
+        return [one for one in told if one.who.startswith("Task 'keeps-")]
     def keeps():
-        while not told:
+        while not of_keeps():
             pause(0.005)
     def main():
         watchdog(0.02, told.append).start()
         pid = os.fork()
         spawn(keeps).join()
-        keeper = told[0].who.startswith("Task 'keeps-")
         # In one piece: both write, and print() writes each word by itself if PYTHONUNBUFFERED is set.
-        os.write(1, f"{'parent' if pid else 'child'} {len(told)} {keeper}\\n".encode())
+        os.write(1, f"{'parent' if pid else 'child'} {len(of_keeps())}\\n".encode())
         if pid == 0:
             os._exit(0)
         os.waitpid(pid, 0)
@@ -298,7 +299,7 @@ def test_it_survives_a_fork_and_monkey_patching(patched: bool) -> None:
         [sys.executable, "-c", first + textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(done.stdout.splitlines()) == ["child 1 True", "parent 1 True"]
+    assert sorted(done.stdout.splitlines()) == ["child 1", "parent 1"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="POSIX signals")
