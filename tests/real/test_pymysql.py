@@ -42,7 +42,7 @@ assert query(connection, "select 7") == 7
 def test_the_drivers_own_time_out_ends_a_query(mariadb_port: int, script: Callable[..., str]):
     script(CONNECT + """
 def impatient(number):
-    connection = pymysql.connect(host="127.0.0.1", port=int(sys.argv[1]), user="root", read_timeout=0.2,
+    connection = pymysql.connect(host="127.0.0.1", port=int(sys.argv[1]), user="root", read_timeout=1,
                                  ssl_disabled=True)
     try:
         query(connection, "select sleep(60)")
