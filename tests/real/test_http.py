@@ -100,7 +100,7 @@ def test_time_outs_and_kills_leave_a_session_that_works(needs_requests: None, sc
 session.mount("http://", HTTPAdapter(pool_maxsize=5, pool_block=True))
 def impatient(number):
     try:
-        session.get(f"{url}/wait/60", timeout=0.2)
+        session.get(f"{url}/wait/60", timeout=(20, 0.2))
     except requests.ReadTimeout:
         return "read timed out"
 assert at_once(impatient, range(5), seconds=2) == ["read timed out"] * 5

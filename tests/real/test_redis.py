@@ -34,15 +34,12 @@ def test_every_subscriber_gets_every_message(redis_port: int, script: Callable[.
 def subscribe(number):
     with client.pubsub(ignore_subscribe_messages=True) as channel:
         channel.subscribe("news")
-        ready.append(number)
         return [message["data"] for _, message in zip(range(20), (m for m in channel.listen() if m))]
 def publish():
-    while len(ready) < 50:
+    while client.pubsub_numsub("news")[0][1] < 50:
         greenswitch.sleep(0.01)
-    greenswitch.sleep(0.2)
     for number in range(20):
         assert client.publish("news", number) == 50
-ready = []
 publisher = greenswitch.spawn(publish)
 assert at_once(subscribe, range(50)) == [[str(n) for n in range(20)]] * 50
 publisher.get()
