@@ -130,7 +130,7 @@ class Hub:
         self.interrupts: dict[greenlet.greenlet, list[BaseException]] = {}
         """What is to be raised at the next park of whom. Kept by `interrupt` and `withdraw`."""
         self.met: WeakSet[greenlet.greenlet] = WeakSet()
-        """Whom a turn has met that was none of the wait's, but by hand, or that of a wait further up his stack."""
+        """Who was switched to in a wait without being woken: by hand, or at the turn of a wait further up his stack."""
         self.shields: dict[greenlet.greenlet, Shield] = {}
         """Who is not to be interrupted now. Kept by `greenswitch.timeouts`."""
         self.others_could_wake: Callable[[], bool] = others_could_wake
@@ -192,10 +192,10 @@ class Hub:
         return waiter.value
 
     def _turn_will_come(self, woken: greenlet.greenlet) -> bool:
-        """Whoever is woken before he has parked has his turn still to come, even if it is not in the queue (yet).
+        """Return whether one who was woken before he parked has his turn still to come, though he is not in the queue.
 
-        A thread may have been held up between claiming and queueing him, by a line tracer. But a finaliser or a signal
-        handler of his own may also have waited meanwhile, and been met there by that turn.
+        He has if a thread was held up between claiming and queueing him, as a line tracer does. He has not if a
+        finaliser or a signal handler of his own has waited meanwhile, and that turn has met him there.
         """
         met = woken in self.met
         self.met.discard(woken)
