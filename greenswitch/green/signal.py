@@ -13,6 +13,7 @@ from __future__ import annotations
 import signal as original
 from _thread import get_ident  # the original, also after monkey patching
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from signal import getsignal as _getsignal
 from signal import signal as _set_handler
 from threading import main_thread
@@ -52,13 +53,14 @@ def pause() -> None:
         return
     waiter = OutsideWaiter(hub, "pause until a signal")
     hub.check(waiter)
-    _pausing.append(waiter)
-    if len(_pausing) == 1:
-        _listen()
-    try:
+    try:  # a handler may raise in any of these lines
+        _pausing.append(waiter)
+        if len(_pausing) == 1:
+            _listen()
         hub.park(waiter)
     finally:
-        _pausing.remove(waiter)
+        with suppress(ValueError):
+            _pausing.remove(waiter)
         if not _pausing:
             _listen_no_more()
 

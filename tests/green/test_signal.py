@@ -40,8 +40,10 @@ def later(number=signal.SIGUSR1):
     os.posix_spawn("/bin/sh", command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, ours, 0)])
     os.close(ours)
     def let_it():
-        while len(ticks) < 5 and not ticking.dead:
+        turns = 0
+        while turns < 5 or (len(ticks) < 5 and not ticking.dead):
             sleep(0.001)
+            turns += 1
         os.write(its, b"go\\n")
         os.close(its)
     spawn(let_it)
@@ -114,6 +116,27 @@ def test_what_a_handler_raises_comes_through_in_main(who: str) -> None:
     print(signal.getsignal(signal.SIGUSR1) is tell)
     """)
         == "told\nTrue\n"
+    )
+
+
+def test_handler_that_fails_while_the_pause_begins_leaves_the_handlers_as_they_were() -> None:
+    assert (
+        script("""
+    import signal as original
+    class Told(Exception): pass
+    def tell(number, frame): raise Told
+    signal.signal(signal.SIGUSR1, tell)
+    valid_signals = original.valid_signals
+    def then_one_comes():
+        yield from valid_signals()
+        os.kill(os.getpid(), signal.SIGUSR1)
+    original.valid_signals = then_one_comes
+    try:
+        signal.pause()
+    except Told:
+        print("told", signal.getsignal(signal.SIGUSR1) is tell, signal._pausing)
+    """)
+        == "told True []\n"
     )
 
 
