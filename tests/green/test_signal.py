@@ -31,12 +31,12 @@ def tick():
 ticking = spawn(tick)
 
 def later(number=signal.SIGUSR1):
-    '''Have another process send a signal, once others have run here: they can only while the caller is parked.
+    '''Have another process send a signal once others have run, as they can while the caller is parked, and all sleep.
 
     From here it would come in the midst of the task that sends it.
     '''
     ours, its = os.pipe()
-    command = ["sh", "-c", f"read go; kill -{int(number)} {os.getpid()}"]
+    command = ["sh", "-c", f"read go; sleep 0.05; kill -{int(number)} {os.getpid()}"]
     os.posix_spawn("/bin/sh", command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, ours, 0)])
     os.close(ours)
     def let_it():
