@@ -275,6 +275,26 @@ print(sorted(ended))
 """) == ["['in a pool', 'made'] []", "[('in a pool', True), ('made', True)]"]
 
 
+def test_thread_of_the_os_holds_nothing_any_more_once_it_can_be_joined() -> None:
+    """Or what it held is freed while the program ends: multiprocessing told of leaked semaphores then."""
+    assert output(PATCH + """
+import sys, threading, weakref
+class InTheOS(threading.Thread):
+    def run(self): pass
+InTheOS.__module__ = "multiprocessing.of_a_test"
+sys.setswitchinterval(1e-6)
+late = 0
+for _ in range(500):
+    thread = InTheOS()
+    thread.start()
+    thread.join()
+    left = weakref.ref(thread)
+    del thread
+    late += left() is not None
+print(late)
+""") == ["0"]
+
+
 def test_two_tasks_import_a_module_that_sleeps_and_both_get_it_whole(tmp_path: Path) -> None:
     (tmp_path / "sleepy.py").write_text("import time\ntime.sleep(0.05)\nwhole = True\n")
     assert output(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + PATCH + """

@@ -264,7 +264,7 @@ def _start(
     if _wants_os_thread(function):
         begun = _allocate_os_lock()
         begun.acquire()
-        ident = _start_os_thread(_in_os_thread, (begun, function, args, kwargs, handle))
+        ident = _start_os_thread(_in_os_thread, ([begun, function, args, kwargs, handle],))
         begun.acquire()  # from here on the interpreter counts it, and a hub that looks for a deadlock knows of it
         return ident
     hub = get_hub()
@@ -288,13 +288,9 @@ def _wants_os_thread(function: Callable[..., Any]) -> bool:
     )
 
 
-def _in_os_thread(
-    begun: Any,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    handle: _ThreadHandle | None,
-) -> None:
+def _in_os_thread(call: list[Any]) -> None:
+    begun, function, args, kwargs, handle = call
+    call.clear()
     begun.release()
     ident = _os_ident()
     if handle is not None:
@@ -302,6 +298,7 @@ def _in_os_thread(
     try:
         function(*args, **kwargs)
     finally:
+        del function, args, kwargs  # as with the original: what only the thread holds is freed before it can be joined
         sentinel = _sentinels.pop(ident, None)
         if sentinel is not None:
             sentinel.release()
