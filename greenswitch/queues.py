@@ -414,12 +414,11 @@ class PriorityQueue(Queue[Item]):
             item = self._change(_pop_least)
             if item is not _BUSY:
                 self._settle()
-        if item is _BUSY:
-            raise BusyError(
-                f"{self!r} is being changed further up the stack: its items' __lt__, a finaliser or a signal handler "
-                "may put something in meanwhile, but not get anything"
-            )
-        return item
+                return item
+        raise BusyError(
+            f"{self!r} is being changed further up the stack: its items' __lt__, a finaliser or a signal handler "
+            "may put something in meanwhile, but not get anything"
+        )
 
     def _store_in_order(self, item: Any) -> Any:
         with self._guard:

@@ -183,4 +183,4 @@ def test_ctrl_c_ends_the_server_as_any_program(server: Server) -> None:
     server.process.send_signal(signal.SIGINT)
     _, errors = server.process.communicate(timeout=SECONDS)
     assert server.process.returncode == -signal.SIGINT
-    assert errors.rstrip().endswith("KeyboardInterrupt") and errors.count("KeyboardInterrupt") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt") and errors.count("\nKeyboardInterrupt") == 1

@@ -243,7 +243,7 @@ def test_ctrl_c_ends_the_tutorial_server_as_it_ends_any_program(server: Running)
         server.process.send_signal(signal.SIGINT)
         _, errors = server.process.communicate(timeout=SECONDS)
         assert server.process.returncode == -signal.SIGINT
-        assert errors.rstrip().endswith("KeyboardInterrupt") and errors.count("KeyboardInterrupt") == 1
+        assert errors.rstrip().endswith("KeyboardInterrupt") and errors.count("\nKeyboardInterrupt") == 1
         assert conn.recv(100) == b""
 
 

@@ -290,7 +290,7 @@ def _wants_os_thread(function: Callable[..., Any]) -> bool:
 
 def _in_os_thread(call: list[Any]) -> None:
     begun, function, args, kwargs, handle = call
-    call.clear()
+    call.clear()  # the interpreter keeps it until the thread is over
     begun.release()
     ident = _os_ident()
     if handle is not None:
