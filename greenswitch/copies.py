@@ -82,6 +82,32 @@ class Namespace(ModuleType):
         return sorted({*dir(self.__beneath), *vars(self)})
 
 
+class AsItWas(ModuleType):
+    """A module as it is now, but for what we have put into it: there it has what stood there when this was made.
+
+    Each name is looked up when it is asked for, so what the program itself puts there is found.
+    """
+
+    def __init__(self, beneath: ModuleType) -> None:
+        super().__init__(beneath.__name__)
+        vars(self).pop("__doc__")  # to be found beneath
+        self.__beneath = beneath
+        self.__before = dict(vars(beneath))
+        self.__ours: dict[str, Any] = {}
+
+    def hide(self, ours: Mapping[str, Any]) -> None:
+        """Hide these values of names, which were put into the module."""
+        self.__ours.update(ours)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.__beneath, name)
+        is_ours = name in self.__ours and self.__ours[name] is value
+        return self.__before.get(name, value) if is_ours else value
+
+    def __dir__(self) -> list[str]:
+        return dir(self.__beneath)
+
+
 def is_in(name: str, packages: tuple[str, ...]) -> bool:
     """Return whether module `name` is one of `packages`, or belongs to one."""
     return any(name == package or name.startswith(f"{package}.") for package in packages)
@@ -153,6 +179,20 @@ class ImportingInstead(Finder):
     def load(self, loader: Any, module: ModuleType) -> None:
         vars(module)["__builtins__"] = builtins_with(self._instead)
         loader.exec_module(module)
+
+
+class Adapting(Finder):
+    """Modules of certain names are changed by a function each, `change(module)`, as soon as they are imported."""
+
+    def __init__(self, changes: Mapping[str, Callable[[ModuleType], None]]) -> None:
+        self._changes = changes
+
+    def concerns(self, name: str) -> bool:
+        return name in self._changes
+
+    def load(self, loader: Any, module: ModuleType) -> None:
+        loader.exec_module(module)
+        self._changes[module.__name__](module)
 
 
 class ImportingAnew(Finder):

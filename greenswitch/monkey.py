@@ -13,6 +13,9 @@ it replaces:
 - `patch(replace)`, where a twin has it, calls `replace(owner, name, value)` for whatever else there is to replace. It
   does nothing but that: nothing is changed until the whole plan is known.
 
+A thread that runs an event loop of asyncio's parks where the loop would sleep (see `greenswitch.event_loops`).
+multiprocessing keeps the originals.
+
 Knows the twins by name. Must not know what is in them.
 """
 
@@ -22,14 +25,17 @@ import argparse
 import sys
 import threading
 from _thread import get_ident
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import greenlet
 
-from greenswitch.copies import Finder, ImportingAnew
+from greenswitch.copies import Adapting, Finder, ImportingAnew
 from greenswitch.errors import HubError
+from greenswitch.event_loops import CHANGES, adapt_imported
 from greenswitch.hub import describe
 from greenswitch.originals import Originals, keeps_originals
 from greenswitch.patches import Early, Plan, is_standard, locks_of, names_elsewhere, standard_modules
@@ -92,6 +98,8 @@ def patch_all(*, strict: bool = False, force: bool = False, **switches: bool) ->
         finders = [ImportingAnew(plan.by_module()), *_complete(plan)]
         for one in plan:
             one.do()
+        if _originals is not None:
+            _originals.hide(plan.by_module())
         for finder in finders:
             finder.install()
         _patched.append(twins)
@@ -141,6 +149,8 @@ def _complete(plan: Plan) -> list[Finder]:
     global _originals
     if _originals is None:
         _originals = Originals()
+    if not _done:
+        adapt_imported(plan.replace)
     for module, name, one in list(names_elsewhere(plan)):
         if is_standard(module.__name__) and not keeps_originals(module.__name__):
             plan.replace(module, name, one.after)
@@ -151,7 +161,16 @@ def _complete(plan: Plan) -> list[Finder]:
     if _done:
         return []
     _originals.patch(plan.replace)
-    return [*_originals.finders]
+    return [*_originals.finders, Adapting({name: partial(_adapt, plan, change) for name, change in CHANGES.items()})]
+
+
+def _adapt(plan: Plan, change: Callable[[Any, Callable[..., None]], None], module: ModuleType) -> None:
+    """Change a module that has just been imported, and note that in the plan, to be undone with it."""
+    changes = Plan()
+    change(module, changes.replace)
+    for one in changes:
+        one.do()
+    plan.extend(changes)
 
 
 def _refuse_late() -> None:
@@ -177,7 +196,7 @@ def _in_jupyter() -> bool:
 _HELP = """Run a program with the standard library patched, so that it switches tasks where it would block.
 
 The program needs no change: its threads become tasks of one hub, and sockets, locks, queues and sleep park the task
-that calls them. What it imports is patched before it does. asyncio and multiprocessing are left as they are.
+that calls them, an event loop of asyncio's too. What it imports is patched before it does.
 """
 
 _EXAMPLES = """examples:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from greenswitch.copies import Finder, ImportingAnew, ImportingInstead, Namespace, run_again
+from greenswitch.copies import Adapting, AsItWas, Finder, ImportingAnew, ImportingInstead, Namespace, run_again
 
 
 def module(name: str, **names: object) -> ModuleType:
@@ -73,6 +73,21 @@ def test_namespace_has_its_own_names_makes_lazy_ones_once_and_looks_up_the_rest(
         space.three
 
 
+def test_module_as_it_was_hides_what_was_replaced_in_it_and_shows_every_other_change() -> None:
+    beneath = module("beneath", one=1, two=2)
+    before = AsItWas(beneath)
+    before.hide({"one": "ours"})
+    beneath.one = "ours"  # type: ignore[attr-defined]
+    beneath.two, beneath.three = "the program's", 3  # type: ignore[attr-defined]
+    assert (before.one, before.two, before.three) == (1, "the program's", 3)
+    beneath.one = "mocked"  # type: ignore[attr-defined]
+    assert before.one == "mocked"
+    beneath.one = "ours"  # type: ignore[attr-defined]
+    assert before.one == 1 and {"one", "three"} <= set(dir(before))
+    with pytest.raises(AttributeError):
+        before.four
+
+
 def test_modules_of_a_package_get_others_also_in_later_imports(package: str, installed: list[Finder]) -> None:
     other = module("time", sleep="other sleep")
     path = module("path", join="other join")
@@ -99,3 +114,10 @@ def test_module_imported_anew_gets_the_values_that_it_has_a_name_for(package: st
     installed[0].install()
     late = __import__(f"{package}.late", fromlist=["*"])
     assert late.look == "ours" and not hasattr(late, "unknown")
+
+
+def test_module_is_changed_as_soon_as_it_is_imported(package: str, installed: list[Finder]) -> None:
+    installed.append(Adapting({f"{package}.late": lambda module: setattr(module, "look", "changed")}))
+    installed[0].install()
+    late = __import__(f"{package}.late", fromlist=["*"])
+    assert late.look == "changed" and late.__spec__ and late.__spec__.loader is late.__loader__

@@ -41,7 +41,7 @@ _OSThreadHandle: Any = getattr(original, "_ThreadHandle", ())
 _JOINABLE: Final = sys.version_info >= (3, 13)
 
 # Whose threads wait where no hub can help them: in C, or with originals that monkey patching leaves them.
-OS_THREADS_OF = ("asyncio", "multiprocessing", "concurrent.futures.process")
+OS_THREADS_OF = ("multiprocessing", "concurrent.futures.process")
 
 
 _SPIN: Final = 1000

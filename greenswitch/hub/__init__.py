@@ -4,7 +4,17 @@ from greenswitch.hub import fork  # noqa: F401  # for its effect: a child's hub 
 from greenswitch.hub.carriers import Carrier, Job
 from greenswitch.hub.ctrl_c import CtrlC
 from greenswitch.hub.deadlock import Awaited
-from greenswitch.hub.hub import Hub, current_hub, get_hub, has_hub, main_greenlet, new_waiter, step_aside
+from greenswitch.hub.hub import (
+    Hub,
+    Switchable,
+    current_hub,
+    get_hub,
+    has_hub,
+    leave_by,
+    main_greenlet,
+    new_waiter,
+    step_aside,
+)
 from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.os_threads import OSLock, os_ident
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
@@ -29,6 +39,7 @@ __all__ = [
     "Poller",
     "Registration",
     "SelectorPoller",
+    "Switchable",
     "Timer",
     "Timers",
     "Waiter",
@@ -38,6 +49,7 @@ __all__ = [
     "describe",
     "get_hub",
     "has_hub",
+    "leave_by",
     "main_greenlet",
     "make_poller",
     "new_waiter",

@@ -171,7 +171,11 @@ class Hub:
         ready = self.ready
         try:
             if waiter.greenlet is not None or current in ready or self._turn_will_come(current):
-                (ready.popleft() if left > 0 and ready else self.greenlet).switch()
+                next_one = ready.popleft() if left > 0 and ready else self.greenlet
+                if _leaving_by is None:
+                    next_one.switch()
+                else:
+                    _leaving_by(next_one)
             if waiter.greenlet is not None:
                 self.met.add(current)
                 raise SwitchError(
@@ -512,12 +516,29 @@ def step_aside() -> None:
     ready.append(current)
     hub.left = left = hub.left - 1
     try:
-        (ready.popleft() if left > 0 else hub.greenlet).switch()
+        next_one = ready.popleft() if left > 0 else hub.greenlet
+        if _leaving_by is None:
+            next_one.switch()
+        else:
+            _leaving_by(next_one)
     except BaseException:
         hub._drop_turn(current)
         raise
     if hub.interrupts and current in hub.interrupts:
         raise hub._next_interrupt(current)
+
+
+_leaving_by: Callable[[Switchable], Any] | None = None
+
+
+def leave_by(function: Callable[[Switchable], Any] | None) -> None:
+    """Make a greenlet that parks call `function(next_one)` instead of `next_one.switch()`; None: no more.
+
+    For state that the interpreter keeps by OS thread although it belongs to a greenlet: `function` puts it away,
+    switches, and puts it back. It is called for each park in each thread, so set it only while there is such state.
+    """
+    global _leaving_by
+    _leaving_by = function
 
 
 def current_hub() -> Hub | None:
