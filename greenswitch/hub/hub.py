@@ -171,11 +171,10 @@ class Hub:
         ready = self.ready
         try:
             if waiter.greenlet is not None or current in ready or self._turn_will_come(current):
-                next_one = ready.popleft() if left > 0 and ready else self.greenlet
-                if _leaving_by is None:
-                    next_one.switch()
+                if _leaving_by is None:  # written out twice: a local variable would cost more than the test
+                    (ready.popleft() if left > 0 and ready else self.greenlet).switch()
                 else:
-                    _leaving_by(next_one)
+                    _leaving_by(ready.popleft() if left > 0 and ready else self.greenlet)
             if waiter.greenlet is not None:
                 self.met.add(current)
                 raise SwitchError(
@@ -516,11 +515,10 @@ def step_aside() -> None:
     ready.append(current)
     hub.left = left = hub.left - 1
     try:
-        next_one = ready.popleft() if left > 0 else hub.greenlet
         if _leaving_by is None:
-            next_one.switch()
+            (ready.popleft() if left > 0 else hub.greenlet).switch()
         else:
-            _leaving_by(next_one)
+            _leaving_by(ready.popleft() if left > 0 else hub.greenlet)
     except BaseException:
         hub._drop_turn(current)
         raise
