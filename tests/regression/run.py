@@ -5,6 +5,8 @@
     python tests/regression/run.py -k test_sendall test_socket  of these, the tests whose name has `test_sendall` in it
     python tests/regression/run.py --quick                      under 90 s: the modules that are quick, patched; and
                                                                 unpatched just what doesn't pass
+    python tests/regression/run.py --more                       the modules of a second list: asyncio, executors,
+                                                                multiprocessing, signals, descriptors
     python tests/regression/run.py --under gevent               the same for gevent, to compare with
 
 The tests come from the `test` package of the interpreter that runs this script; run it by each Python that matters.
@@ -31,7 +33,9 @@ import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import iter_modules
 
 from comparing import Loss, judge, lost, passed, prefer, read_losses, short, unsuccessful
 from watching import Outcome, Watch, end_all, whole_module
@@ -48,7 +52,24 @@ QUICK = """
     test_ssl test_ftplib test_selectors test_queue test_timeout test_urllib2_localnet test_httplib test_smtplib
     test_socketserver test_select test_thread test_sched
 """.split()
+MORE = """
+    test_asyncio test_concurrent_futures test_multiprocessing_fork test_multiprocessing_forkserver
+    test_multiprocessing_main_handling test_multiprocessing_spawn test_logging test_os test_signal test_threadsignals
+    test_poll test_epoll test_fork1 test_pty test_asyncore
+""".split()
 NOT_RUN = Outcome("not run")
+
+
+def with_parts(name: str) -> list[str]:
+    """Return the modules of tests in a package of `test`, as in test_asyncio.test_locks; the name itself if it is none.
+
+    A name that this Python hasn't got is no module: it gives none.
+    """
+    spec = find_spec(f"test.{name}")
+    if spec is None or spec.submodule_search_locations is None:
+        return [] if spec is None else [name]
+    parts = sorted(part.name for part in iter_modules(spec.submodule_search_locations))
+    return [f"{name}.{part}" for part in parts if part.startswith("test_")]
 
 
 @dataclass
@@ -92,7 +113,7 @@ def compare(module: str, settings: argparse.Namespace) -> Comparison:
 
 def show(one: Comparison) -> None:
     """Print a module's line, and one for each test that is lost."""
-    print(f"{one.module:24}{len(passed(one.plain)):6} pass unpatched, {len(one.lost):3} lost   ({one.seconds:.0f} s)")
+    print(f"{one.module:36}{len(passed(one.plain)):6} pass unpatched, {len(one.lost):3} lost   ({one.seconds:.0f} s)")
     for test in one.lost:
         outcome = one.patched.get(test, NOT_RUN)
         print(f"    {short(test)}: {outcome.outcome}: {outcome.cause}")
@@ -108,7 +129,7 @@ def report(done: list[Comparison], known: dict[str, Loss]) -> bool:
     total = sum(len(passed(one.plain)) for one in done)
     shaky = sum(len(one.shaky) for one in done)
     figures = f"{total:6} pass unpatched, {len(losses):3} lost, {len(unknown)} of them unknown; {shaky} are shaky"
-    print(f"{'':24}{figures}; Python {VERSION}")
+    print(f"{'':36}{figures}; Python {VERSION}")
     for test in unknown:
         print(f"not in losses.toml: {short(test)}")
     for test in gone:
@@ -122,9 +143,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="as in test_socket; all of them by default")
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help="as in test_socket or the package test_asyncio; by default a list"
+    )
     parser.add_argument("-k", metavar="TEXT", help="only tests whose name contains this")
     parser.add_argument("--quick", action="store_true", help="the quick modules, --lazy")
+    parser.add_argument("--more", action="store_true", help="the second list of modules")
     parser.add_argument("--lazy", action="store_true", help="run unpatched just what doesn't pass patched")
     parser.add_argument("--under", choices=("greenswitch", "gevent"), default="greenswitch", help="by whom to patch")
     parser.add_argument("--limit", type=float, default=60, metavar="SECONDS", help="for one test (default: 60)")
@@ -133,7 +157,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--log", type=Path, metavar="FILE", help="append what the tests write, and all tracebacks")
     settings = parser.parse_args()
     settings.lazy = settings.lazy or settings.quick
-    settings.modules = settings.modules or (QUICK if settings.quick else MODULES)
+    names = settings.modules or (QUICK if settings.quick else MORE if settings.more else MODULES)
+    settings.modules = [module for name in names for module in (with_parts(name) or [name] * bool(settings.modules))]
     return settings
 
 

@@ -124,6 +124,17 @@ def test_a_module_that_cannot_be_loaded_when_patched_loses_all_its_tests(place: 
     assert len(found["lost"]) == 2, done
 
 
+def test_a_package_stands_for_its_modules(place: Path):
+    package = place / "test" / "test_parts"
+    package.mkdir()
+    for name in ("__init__", "test_one", "test_two", "helper"):
+        (package / f"{name}.py").write_text("import unittest\nclass T(unittest.TestCase):\n def test_it(self): pass\n")
+    command = [sys.executable, str(HERE / "run.py"), "test_parts", "test_none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, cwd=place)
+    figures = [line.split()[:2] for line in done.stdout.splitlines()[:3]]
+    assert figures == [["test_parts.test_one", "1"], ["test_parts.test_two", "1"], ["test_none", "0"]], done
+
+
 def test_the_log_tells_where_a_test_hung(place: Path):
     watch = watching.Watch("greenswitch", 0.5, place / "log")
     outcomes = watch.run("test_fake", matching="hangs")
