@@ -9,7 +9,8 @@ asyncio stands on the patched modules like any other code, so its selector parks
 - A busy loop never sleeps. Between its turns it gives the hub a turn.
 - The default executor of a loop has OS threads: `asyncio.to_thread` is for calls that can't park. An executor that the
   program makes has patched threads, which are tasks.
-- uvloop waits in C, where no task can park. A loop of uvloop's that a task runs gets an OS thread.
+- uvloop waits in C, where no task can park. A loop of uvloop's that a task runs gets an OS thread. One that main runs
+  stays there, because it handles the signals, and gives the hub a turn every few milliseconds.
 
 Knows asyncio's event loops and uvloop's by name, and imports neither. Must not know what else is patched.
 """
@@ -19,16 +20,21 @@ from __future__ import annotations
 import sys
 import threading
 from _queue import SimpleQueue  # the original, also after monkey patching
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
+from functools import wraps
+from threading import main_thread
+from time import monotonic
 from types import ModuleType
 from typing import Any
 
 from greenlet import getcurrent
 
+from greenswitch import tasks
 from greenswitch.copies import Namespace, run_over
 from greenswitch.green import _thread
-from greenswitch.hub import Switchable, current_hub, leave_by, step_aside
+from greenswitch.hub import Switchable, current_hub, leave_by, os_ident, step_aside
 from greenswitch.threads import OSThread, wrap_future
 from greenswitch.timeouts import shield
 
@@ -37,41 +43,77 @@ Replace = Callable[[object, str, object], None]
 # -- the running loop --------------------------------------------------------------------------------------------------
 
 
-def _adapt_events(events: Any, replace: Replace) -> None:
-    """Make the running loop belong to the greenlet that runs it, and the current loop to the thread or task."""
-    get, put = events._get_running_loop, events._set_running_loop
-    running: dict[int, Any] = {}
+class _RunningLoops:
+    """Which loops run, in any thread, and how a greenlet that runs one leaves: with its loop put away."""
 
-    def leave(next_one: Switchable) -> None:
-        loop = get()
+    def __init__(self, events: Any) -> None:
+        self._get, self._put = events._get_running_loop, events._set_running_loop
+        self._loops: dict[int, Any] = {}
+        asyncio: Any = sys.modules.get("_asyncio")  # from Python 3.14 on it keeps the current task by OS thread, too
+        self._swap_task: Any = getattr(asyncio, "_swap_current_task", None)
+        self._current_task: Any = getattr(asyncio, "current_task", None)
+
+    def set(self, loop: Any) -> None:
+        """Set the running loop of whoever calls; None: it runs none."""
+        before = self._get()
+        if before is not None:
+            self.discard(before)
+        if loop is not None:
+            self.add(loop)
+        self._put(loop)
+
+    def add(self, loop: Any) -> None:
+        """Note that a loop runs."""
+        self._loops[id(loop)] = loop
+        leave_by(self._leave)
+
+    def discard(self, loop: Any) -> None:
+        """Note that a loop runs no more."""
+        self._loops.pop(id(loop), None)
+        if not self._loops:
+            leave_by(None)
+            if self._loops:  # another OS thread has added one in between
+                leave_by(self._leave)
+
+    def _leave(self, next_one: Switchable) -> None:
+        """Switch to the next greenlet without the running loop, and go on with it."""
+        loop = self._get()
         if loop is None:
             next_one.switch()
             return
         hooks, depth = sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth()
+        task = self._current_task(loop) if self._swap_task is not None else None
         try:
-            put(None)
+            if task is not None:
+                self._swap_task(loop, None)
+            self._put(None)
             sys.set_asyncgen_hooks(None, None)
             sys.set_coroutine_origin_tracking_depth(0)
             next_one.switch()
         finally:
-            put(loop)
+            self._put(loop)
+            if task is not None:
+                self._swap_task(loop, task)
             sys.set_asyncgen_hooks(*hooks)
             sys.set_coroutine_origin_tracking_depth(depth)
 
+
+def _adapt_events(events: Any, replace: Replace) -> None:
+    """Make the running loop belong to the greenlet that runs it, and the current loop to the thread or task."""
+    global _running
+    _running = running = _RunningLoops(events)
+
     def _set_running_loop(loop: Any) -> None:
         """Set the running loop of the greenlet that calls it, as asyncio's own."""
-        running.pop(id(get()), None)
-        if loop is not None:
-            running[id(loop)] = loop
-        put(loop)
-        leave_by(leave if running else None)
-        if running:  # another OS thread may have set one in between
-            leave_by(leave)
+        running.set(loop)
 
     replace(events, "_set_running_loop", _set_running_loop)
     policy = getattr(events, "BaseDefaultEventLoopPolicy", None)
     if policy is not None and not issubclass(policy._Local, _thread._local):
         _keep_current_loop_by_task(policy, events._event_loop_policy, replace)
+
+
+_running: _RunningLoops
 
 
 def _keep_current_loop_by_task(policy: Any, made: Any, replace: Replace) -> None:
@@ -94,30 +136,37 @@ def _adapt_base_events(base_events: Any, replace: Replace) -> None:
     loop_class = base_events.BaseEventLoop
     run_once, run_in_executor = loop_class._run_once, loop_class.run_in_executor
 
-    def _run_once(self: Any) -> None:
+    @wraps(run_once)
+    def run_once_and_let_others_go(self: Any) -> None:
         _give_the_hub_a_turn()
         run_once(self)
 
+    @wraps(run_in_executor)
     def executor_of_os_threads(self: Any, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         if executor is None and self._default_executor is None and not self._executor_shutdown_called:
             self._default_executor = _os_threads(base_events.concurrent.futures)(thread_name_prefix="asyncio")
         return run_in_executor(self, executor, func, *args)
 
-    executor_of_os_threads.__name__ = run_in_executor.__name__
-    executor_of_os_threads.__doc__ = run_in_executor.__doc__
-    replace(loop_class, "_run_once", _run_once)
+    replace(loop_class, "_run_once", run_once_and_let_others_go)
     replace(loop_class, "run_in_executor", executor_of_os_threads)
 
 
+_LONGEST_STREAK = 0.001  # seconds that a busy loop keeps the hub from its turn
+
+
 def _give_the_hub_a_turn() -> None:
-    """Let the hub ask its poller and run who is ready, if it had no turn since the last call."""
+    """Let the hub ask its poller and run those who are ready, if a busy loop has kept it from that for too long."""
     hub = current_hub()
-    if hub is None or hub.closed or not (hub.ready or hub.parked or hub.timers):
+    if hub is None or hub.closed:
         return
-    if hub.local.get(_give_the_hub_a_turn) == hub.turns and getcurrent() is not hub.greenlet:
+    turns, until = hub.local.get(_give_the_hub_a_turn, (-1, 0.0))
+    now = monotonic()
+    if hub.turns == turns:
+        if now < until or getcurrent() is hub.greenlet:
+            return
         hub.left = 0
         step_aside()
-    hub.local[_give_the_hub_a_turn] = hub.turns
+    hub.local[_give_the_hub_a_turn] = hub.turns, now + _LONGEST_STREAK
 
 
 def _os_threads(futures: Any) -> type[Any]:
@@ -137,30 +186,68 @@ def _os_threads(futures: Any) -> type[Any]:
     return ThreadPoolExecutor
 
 
+# -- signals of a loop -------------------------------------------------------------------------------------------------
+
+
+def _adapt_unix_events(unix_events: Any, replace: Replace) -> None:
+    """Refuse signal handlers of a loop in a patched thread, as in any thread: they would take those of main's loop."""
+    loop_class = unix_events._UnixSelectorEventLoop
+    add_signal_handler = loop_class.add_signal_handler
+
+    @wraps(add_signal_handler)
+    def add_in_main(self: Any, sig: int, callback: Callable[..., Any], *args: Any) -> Any:
+        if isinstance(tasks.getcurrent(), _thread.ThreadTask) and threading.current_thread() is not main_thread():
+            raise RuntimeError("set_wakeup_fd only works in main thread of the main interpreter")
+        return add_signal_handler(self, sig, callback, *args)
+
+    replace(loop_class, "add_signal_handler", add_in_main)
+
+
 # -- uvloop ------------------------------------------------------------------------------------------------------------
+
+_UVLOOP_INTERVAL = 0.005  # seconds between two turns of the hub; the interpreter changes OS threads as often
 
 
 def _adapt_uvloop(uvloop: Any, replace: Replace) -> None:
-    """Run a loop of uvloop's in an OS thread if a task runs it. In main it blocks: there it handles the signals."""
+    """Run a loop of uvloop's in an OS thread if a task runs it; in main give the hub its turns."""
     run_forever = uvloop.Loop.run_forever
 
-    def in_os_thread(self: Any) -> None:
-        hub = current_hub()
-        if hub is None or hub.closed or getcurrent().parent is None:
+    @wraps(run_forever)
+    def run_beside_tasks(self: Any) -> None:
+        if getcurrent().parent is not None:
+            _run_in_os_thread(self, run_forever)
+        elif os_ident() == main_thread().ident:
+            _run_in_main(self, run_forever)
+        else:
             run_forever(self)
-            return
-        future = _call_in_os_thread(run_forever, self)
-        try:
-            wrap_future(future)
-        except BaseException:
-            if not future.done():
-                self.call_soon_threadsafe(self.stop)
-                with shield():
-                    wrap_future(future)
-            raise
 
-    in_os_thread.__name__, in_os_thread.__doc__ = run_forever.__name__, run_forever.__doc__
-    replace(uvloop.Loop, "run_forever", in_os_thread)
+    replace(uvloop.Loop, "run_forever", run_beside_tasks)
+
+
+def _run_in_main(loop: Any, run_forever: Callable[[Any], None]) -> None:
+    def give_turn() -> None:
+        timers.append(loop.call_later(_UVLOOP_INTERVAL, give_turn))
+        _give_the_hub_a_turn()
+
+    _running.add(loop)  # uvloop may have been imported before patching
+    timers: deque[Any] = deque([loop.call_later(_UVLOOP_INTERVAL, give_turn)], maxlen=1)
+    try:
+        run_forever(loop)
+    finally:
+        timers[0].cancel()
+        _running.discard(loop)
+
+
+def _run_in_os_thread(loop: Any, run_forever: Callable[[Any], None]) -> None:
+    future = _call_in_os_thread(run_forever, loop)
+    try:
+        wrap_future(future)
+    except BaseException:
+        if not future.done():
+            loop.call_soon_threadsafe(loop.stop)
+            with shield():
+                wrap_future(future)
+        raise
 
 
 def _call_in_os_thread(function: Callable[..., Any], *args: Any) -> Any:
@@ -182,6 +269,7 @@ def _call_in_os_thread(function: Callable[..., Any], *args: Any) -> Any:
 CHANGES: Mapping[str, Callable[[Any, Replace], None]] = {
     "asyncio.events": _adapt_events,
     "asyncio.base_events": _adapt_base_events,
+    "asyncio.unix_events": _adapt_unix_events,
     "uvloop": _adapt_uvloop,
 }
 """By module, what changes it: `change(module, replace)`, once, before or after patching, when it is imported."""

@@ -372,6 +372,24 @@ asyncio.run(main())
 """) == ["True"]
 
 
+def test_a_loop_in_a_thread_gets_no_signal_handlers_and_leaves_those_of_mains_loop(prints: Prints) -> None:
+    assert prints("""
+async def other():
+    try:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, print, "of the thread")
+    except RuntimeError as error:
+        print(error)
+async def main():
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
+    await asyncio.to_thread(thread(lambda: asyncio.run(other())).join)
+    signal.raise_signal(signal.SIGUSR1)
+    await asyncio.wait_for(told.wait(), 20)
+    print("told main")
+asyncio.run(main())
+""") == ["set_wakeup_fd only works in main thread of the main interpreter", "told main"]
+
+
 def test_ctrl_c_cancels_what_asyncio_run_runs_beside_threads(prints: Prints) -> None:
     assert prints("""
 async def main():
@@ -491,3 +509,24 @@ greenswitch.sleep(0.05)
 task.kill()
 print(task.dead, running())
 """) == ["(4, True) True", "True None"]
+
+
+def test_threads_go_on_while_main_runs_a_loop_of_uvloops(prints: Prints) -> None:
+    pytest.importorskip("uvloop")
+    assert prints("""
+import uvloop
+def work(number):
+    time.sleep(0.01)
+    return number, running()
+async def main():
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, told.set)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [loop.run_in_executor(pool, work, number) for number in range(3)]
+        print(await asyncio.gather(*futures))
+    signal.raise_signal(signal.SIGUSR1)
+    await told.wait()
+    time.sleep(0.01)  # parks
+    return asyncio.get_running_loop() is loop
+print(uvloop.run(main()), running())
+""") == ["[(0, None), (1, None), (2, None)]", "True None"]

@@ -202,9 +202,9 @@ if hasattr(original, "epoll"):
             In a thread without a hub, block. Raises OSError(EBADF) if it is closed meanwhile.
             """
             asked = self._epoll
-            seconds = _number(timeout, "timeout must be an integer or None")
-            if current_hub() is None or seconds == 0:
+            if timeout == 0 or current_hub() is None:
                 return asked.poll(timeout, maxevents)
+            seconds = _number(timeout, "timeout must be an integer or None")
             breathe()
             deadline = None if seconds is None or seconds < 0 else _deadline(seconds)
             while True:
