@@ -9,8 +9,9 @@ asyncio stands on the patched modules like any other code, so its selector parks
 - A busy loop never sleeps. Between its turns it gives the hub a turn.
 - The default executor of a loop has OS threads: `asyncio.to_thread` is for calls that can't park. An executor that the
   program makes has patched threads, which are tasks.
-- uvloop waits in C, where no task can park. A loop of uvloop's that a task runs gets an OS thread. One that main runs
-  stays there, because it handles the signals, and gives the hub a turn every few milliseconds.
+- Some loops can't park: those of uvloop wait in C, and a selector that was made before patching blocks. If a task runs
+  such a loop, the loop gets an OS thread. If main runs it, it stays there, because there it handles the signals. In
+  either case it gives the hub of its thread a turn every few milliseconds: a coroutine may start patched threads.
 
 Knows asyncio's event loops and uvloop's by name, and imports neither. Must not know what else is patched.
 """
@@ -33,8 +34,8 @@ from greenlet import getcurrent
 
 from greenswitch import tasks
 from greenswitch.copies import Namespace, run_over
-from greenswitch.green import _thread
-from greenswitch.hub import Switchable, current_hub, leave_by, os_ident, step_aside
+from greenswitch.green import _thread, selectors
+from greenswitch.hub import Switchable, current_hub, leave_by, step_aside
 from greenswitch.threads import OSThread, wrap_future
 from greenswitch.timeouts import shield
 
@@ -149,6 +150,7 @@ def _adapt_base_events(base_events: Any, replace: Replace) -> None:
 
     replace(loop_class, "_run_once", run_once_and_let_others_go)
     replace(loop_class, "run_in_executor", executor_of_os_threads)
+    _run_beside_tasks(loop_class, lambda loop: selectors.blocks(getattr(loop, "_selector", None)), replace)
 
 
 _LONGEST_STREAK = 0.001  # seconds that a busy loop keeps the hub from its turn
@@ -203,34 +205,39 @@ def _adapt_unix_events(unix_events: Any, replace: Replace) -> None:
     replace(loop_class, "add_signal_handler", add_in_main)
 
 
-# -- uvloop ------------------------------------------------------------------------------------------------------------
+# -- loops that can't park ---------------------------------------------------------------------------------------------
 
-_UVLOOP_INTERVAL = 0.005  # seconds between two turns of the hub; the interpreter changes OS threads as often
+_INTERVAL = 0.005  # seconds between two turns of the hub; the interpreter changes OS threads as often
 
 
 def _adapt_uvloop(uvloop: Any, replace: Replace) -> None:
-    """Run a loop of uvloop's in an OS thread if a task runs it; in main give the hub its turns."""
-    run_forever = uvloop.Loop.run_forever
+    """Run the loops of uvloop beside tasks."""
+    _run_beside_tasks(uvloop.Loop, lambda loop: True, replace)
+
+
+def _run_beside_tasks(loop_class: Any, blocks: Callable[[Any], bool], replace: Replace) -> None:
+    """Replace `run_forever` by one that doesn't stop the tasks although the loop `blocks`."""
+    run_forever = loop_class.run_forever
 
     @wraps(run_forever)
     def run_beside_tasks(self: Any) -> None:
-        if getcurrent().parent is not None:
-            _run_in_os_thread(self, run_forever)
-        elif os_ident() == main_thread().ident:
-            _run_in_main(self, run_forever)
-        else:
+        if not blocks(self):
             run_forever(self)
+        elif getcurrent().parent is None:
+            _run_and_give_turns(run_forever, self)
+        else:
+            _run_in_os_thread(run_forever, self)
 
-    replace(uvloop.Loop, "run_forever", run_beside_tasks)
+    replace(loop_class, "run_forever", run_beside_tasks)
 
 
-def _run_in_main(loop: Any, run_forever: Callable[[Any], None]) -> None:
+def _run_and_give_turns(run_forever: Callable[[Any], None], loop: Any) -> None:
     def give_turn() -> None:
-        timers.append(loop.call_later(_UVLOOP_INTERVAL, give_turn))
+        timers.append(loop.call_later(_INTERVAL, give_turn))
         _give_the_hub_a_turn()
 
-    _running.add(loop)  # uvloop may have been imported before patching
-    timers: deque[Any] = deque([loop.call_later(_UVLOOP_INTERVAL, give_turn)], maxlen=1)
+    _running.add(loop)  # it may have asyncio's functions from before patching
+    timers: deque[Any] = deque([loop.call_later(_INTERVAL, give_turn)], maxlen=1)
     try:
         run_forever(loop)
     finally:
@@ -238,8 +245,8 @@ def _run_in_main(loop: Any, run_forever: Callable[[Any], None]) -> None:
         _running.discard(loop)
 
 
-def _run_in_os_thread(loop: Any, run_forever: Callable[[Any], None]) -> None:
-    future = _call_in_os_thread(run_forever, loop)
+def _run_in_os_thread(run_forever: Callable[[Any], None], loop: Any) -> None:
+    future = _call_in_os_thread(_run_and_give_turns, run_forever, loop)
     try:
         wrap_future(future)
     except BaseException:

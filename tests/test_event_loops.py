@@ -483,6 +483,38 @@ asyncio.run(asyncio.sleep(0))
     assert (done.stdout, done.stderr) == ("True True\n", "")
 
 
+# -- loops that can't park ---------------------------------------------------------------------------------------------
+
+BLOCKING = {
+    "made before patching": "import asyncio\nloop = asyncio.new_event_loop()\n" + PATCH,
+    "select not patched": PATCH.replace("()", "(select=False)") + "import asyncio\nloop = asyncio.new_event_loop()\n",
+    "selectors not patched": PATCH.replace("()", "(selectors=False)")
+    + "import asyncio, selectors\nloop = asyncio.SelectorEventLoop(selectors.SelectSelector())\n",
+}
+
+
+@pytest.mark.parametrize("start", BLOCKING)
+@pytest.mark.parametrize("by", ["task", "main"])
+def test_a_loop_that_cannot_park_does_not_stop_the_others(start: str, by: str) -> None:
+    script = BLOCKING[start] + NAMES + """
+def work():
+    time.sleep(0.01)
+    return running()
+async def main():
+    with ThreadPoolExecutor(2) as pool:
+        print(await loop.run_in_executor(pool, work), await asyncio.to_thread(len, "two"))
+    await loop.shutdown_default_executor()
+    return asyncio.get_running_loop() is loop
+def run():
+    print(loop.run_until_complete(main()), running())
+    loop.close()
+""" + ("thread(run).join()" if by == "task" else "run()")
+    command = [sys.executable, "-X", "faulthandler", "-c", script]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.stdout.splitlines(), done.stderr) == (["None 3", "True None"], "")
+
+
 # -- uvloop ------------------------------------------------------------------------------------------------------------
 
 

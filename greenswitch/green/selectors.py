@@ -71,6 +71,21 @@ def patch(replace: Callable[[object, str, object], None]) -> None:
             replace(kind, attribute, ours)
 
 
+_KINDS = "SelectSelector", "PollSelector", "EpollSelector", "DevpollSelector", "KqueueSelector"
+_kinds: tuple[type[Any], ...] = tuple(vars(original)[name] for name in _KINDS if hasattr(original, name))
+
+
+def blocks(selector: object) -> bool:
+    """Return whether a selector of one of the original classes blocks the thread: it was made before patching."""
+    if not isinstance(selector, _kinds):
+        return False
+    beneath: Any = getattr(selector, "_selector", None)
+    if beneath is not None:
+        return type(beneath).__module__ != select.__name__
+    function: Any = getattr(selector, "_select", None)
+    return getattr(function, "__func__", function) not in (select.select, _select_on_windows)
+
+
 __all__ = [name for name in dir(original) if not name.startswith("_")]
 
 __getattr__, __dir__ = rest_of(original, globals())
