@@ -35,7 +35,7 @@ from greenlet import getcurrent
 from greenswitch import tasks
 from greenswitch.copies import Namespace, run_over
 from greenswitch.green import _thread, selectors
-from greenswitch.hub import Switchable, current_hub, leave_by, step_aside
+from greenswitch.hub import current_hub, leave_by, step_aside
 from greenswitch.threads import OSThread, wrap_future
 from greenswitch.timeouts import shield
 
@@ -76,11 +76,11 @@ class _RunningLoops:
             if self._loops:  # another OS thread has added one in between
                 leave_by(self._leave)
 
-    def _leave(self, next_one: Switchable) -> None:
+    def _leave(self, go: Callable[[], Any]) -> None:
         """Switch to the next greenlet without the running loop, and go on with it."""
         loop = self._get()
         if loop is None:
-            next_one.switch()
+            go()
             return
         hooks, depth = sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth()
         task = self._current_task(loop) if self._swap_task is not None else None
@@ -90,7 +90,7 @@ class _RunningLoops:
             self._put(None)
             sys.set_asyncgen_hooks(None, None)
             sys.set_coroutine_origin_tracking_depth(0)
-            next_one.switch()
+            go()
         finally:
             self._put(loop)
             if task is not None:

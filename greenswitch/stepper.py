@@ -45,8 +45,11 @@ class HubBooks(Books):
 
     def _look(self) -> Hub | None:
         """Return the hub, and remember it for other threads."""
-        self._hub = current_hub()
-        return self._hub
+        hub = current_hub()
+        if hub is not self._hub and hub is not None:
+            hub.carriers.observers = 1  # the stepper keeps a weak reference to each greenlet
+        self._hub = hub
+        return hub
 
     # -- who is who ------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from greenswitch.hub import (
 )
 
 _numbers = count(1)
+_NO_KWARGS: dict[str, Any] = {}
 
 
 class _Unseen:
@@ -268,7 +269,7 @@ class Task(Job):
         self._called = getattr(self.function, "__name__", None) or type(self.function).__name__
         self.function = self.context = None
         self.args = ()
-        self.kwargs = {}
+        self.kwargs = _NO_KWARGS
         self._timer = None
         self._value = value
         self._error = error

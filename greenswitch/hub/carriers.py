@@ -4,6 +4,11 @@ Starting a greenlet costs about 8.5 µs on CPython from 3.11 on, because its fra
 switching to one that exists costs a twentieth. So a job is not a greenlet. It runs on a carrier, which goes on to the
 next job when one ends and is kept for later, within a bound, when there is none.
 
+Libraries keep data by greenlet: under `greenlet.getcurrent()` as a key, in a weak dictionary, in attributes. No job may
+see the data of another, so a carrier runs another job only if nothing but its hub refers to it. It counts its
+references before its first job, and after each one. The count is exact because nothing in the kernel keeps a reference
+while it is suspended: whatever switches to a carrier calls `go`, its bound `switch`, and holds that instead.
+
 Knows jobs: a function, its arguments, its context variables, and `finish` to tell the result to. Knows no task.
 """
 
@@ -11,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
-from weakref import ref
+from weakref import getweakrefcount, ref
 
 import greenlet
 from greenlet import GreenletExit, getcurrent
@@ -51,25 +57,28 @@ class Job:
         hub = self.hub
         idle = hub.carriers.idle
         if idle:
-            carrier = idle.pop()
-            carrier.job = self
-            return carrier.switch()
+            idle[-1].job = self
+            return idle.pop().go()
         return hub.carriers.start_one(self)
 
 
 class Carrier(greenlet.greenlet):
-    """A greenlet that runs jobs; `job` is the one it runs now."""
+    """A greenlet that runs jobs; `job` is the one it runs now, and `go()` switches to it."""
 
-    __slots__ = ("hub", "job")
+    __slots__ = ("go", "hub", "job")
 
     def __init__(self, hub: Hub, job: Job) -> None:
         super().__init__(parent=hub.greenlet)
         self.hub = hub
         self.job: Job | None = job
+        self.go = self.switch
+        hub.carriers.all.add(self)
 
     def run(self) -> None:
-        carriers = self.hub.carriers
+        hub = self.hub
+        carriers, ready = hub.carriers, hub.ready
         job: Any = self.job
+        references = getrefcount(self)
         while job is not None:
             function = job.function
             if function is not None:
@@ -86,42 +95,48 @@ class Carrier(greenlet.greenlet):
                     job.finish(value, None)
                 function = value = None
             job = None
-            job = carriers.next_job(self)
+            if getrefcount(self) > references or getweakrefcount(self) > carriers.observers or self.__dict__:
+                self.job = None  # something may know it by now, so another job must not run here
+                break
+            hub.left -= 1
+            if hub.left > 0 and ready and isinstance(ready[0], Job):
+                self.job = job = ready.popleft()  # type: ignore[assignment]
+            else:
+                job = carriers.rest(self)
+        self.go = None  # type: ignore[assignment]  # it refers to this very greenlet
         carriers.all.discard(self)
 
 
 class Carriers:
     """The carriers of one hub: all of them, and those at rest."""
 
-    __slots__ = ("__weakref__", "_hub", "all", "idle")
+    __slots__ = ("__weakref__", "_hub", "all", "idle", "observers")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self.all: set[Carrier] = set()
         self.idle: list[Carrier] = []
+        self.observers = 0
+        """How many weak references tools of this package keep to each carrier: a stepper keeps one."""
         _everywhere.add(ref(self, _everywhere.discard))
 
     def start_one(self, job: Job) -> Any:
-        """Have the hub start a new carrier with `job`."""
-        carrier = Carrier(self._hub, job)
-        self.all.add(carrier)
-        return self._hub.start(carrier)
+        """Make the hub start a new carrier with `job`."""
+        return self._hub.call_now(Carrier(self._hub, job).go)
 
-    def next_job(self, carrier: Carrier) -> Job | None:
-        """Return what `carrier` shall run next, after a rest if need be; None if it is one too many."""
+    def rest(self, carrier: Carrier) -> Job | None:
+        """Park `carrier` until it gets a job, and return that; return None at once if it is one too many."""
         hub = self._hub
         ready = hub.ready
-        hub.left -= 1
-        go_on = hub.left > 0
-        if go_on and ready and isinstance(ready[0], Job):
-            carrier.job = ready.popleft()  # type: ignore[assignment]
-            return carrier.job
         carrier.job = None
         if len(self.idle) >= _MAX_IDLE or hub.closed:
             return None  # dying, it hands over to its parent, the hub
         carrier.gr_context = None
         self.idle.append(carrier)
-        (ready.popleft() if go_on and ready else hub.greenlet).switch()
+        next_one = ready.popleft() if hub.left > 0 and ready else hub.greenlet
+        go = next_one.go if type(next_one) is Carrier else next_one.switch
+        del next_one
+        go()
         return carrier.job
 
     def jobs(self) -> list[Job]:

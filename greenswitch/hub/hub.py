@@ -52,7 +52,7 @@ from greenlet import GreenletExit, getcurrent
 
 from greenswitch.errors import DeadlockError, HubError, SwitchError
 from greenswitch.hub.alarm import Alarm
-from greenswitch.hub.carriers import Carriers
+from greenswitch.hub.carriers import Carrier, Carriers
 from greenswitch.hub.deadlock import deadlock_report, others_could_wake
 from greenswitch.hub.naming import describe
 from greenswitch.hub.os_threads import count_os_threads, give_way
@@ -171,10 +171,13 @@ class Hub:
         ready = self.ready
         try:
             if waiter.greenlet is not None or current in ready or self._turn_will_come(current):
-                if _leaving_by is None:  # written out twice: a local variable would cost more than the test
-                    (ready.popleft() if left > 0 and ready else self.greenlet).switch()
+                next_one = ready.popleft() if left > 0 and ready else self.greenlet
+                go = next_one.go if type(next_one) is Carrier else next_one.switch
+                del next_one  # a parked frame must hold no carrier: see `greenswitch.hub.carriers`
+                if _leaving_by is None:
+                    go()
                 else:
-                    _leaving_by(ready.popleft() if left > 0 and ready else self.greenlet)
+                    _leaving_by(go)
             if waiter.greenlet is not None:
                 self.met.add(current)
                 raise SwitchError(
@@ -312,8 +315,12 @@ class Hub:
         return self.call_at(self.clock() + seconds, function, *args)
 
     def start(self, started: greenlet.greenlet) -> Any:
-        """Have the hub start a new greenlet now, and go on when the hub's queue comes round to whoever called."""
-        return Callback(self, started.switch, ()).switch()
+        """Start a new greenlet in the hub now; return when the turn of the caller comes in the ready queue."""
+        return self.call_now(started.switch)
+
+    def call_now(self, function: Callable[[], Any]) -> Any:
+        """Call `function()` in the hub's greenlet now; return when the turn of the caller comes in the ready queue."""
+        return Callback(self, function, ()).switch()
 
     def ring(self) -> None:
         """Get the hub out of the poller. Any thread."""
@@ -330,7 +337,10 @@ class Hub:
                     self._call(arrivals.popleft())
                 elif ready and self.left > 0:
                     self.left -= 1
-                    ready.popleft().switch()
+                    go: Any = ready.popleft()
+                    go = go.go if type(go) is Carrier else go.switch
+                    go()
+                    go = None
                 else:
                     self.turns += 1
                     self._poll()
@@ -515,10 +525,13 @@ def step_aside() -> None:
     ready.append(current)
     hub.left = left = hub.left - 1
     try:
+        next_one = ready.popleft() if left > 0 else hub.greenlet
+        go = next_one.go if type(next_one) is Carrier else next_one.switch
+        del next_one
         if _leaving_by is None:
-            (ready.popleft() if left > 0 else hub.greenlet).switch()
+            go()
         else:
-            _leaving_by(ready.popleft() if left > 0 else hub.greenlet)
+            _leaving_by(go)
     except BaseException:
         hub._drop_turn(current)
         raise
@@ -526,11 +539,11 @@ def step_aside() -> None:
         raise hub._next_interrupt(current)
 
 
-_leaving_by: Callable[[Switchable], Any] | None = None
+_leaving_by: Callable[[Callable[[], Any]], Any] | None = None
 
 
-def leave_by(function: Callable[[Switchable], Any] | None) -> None:
-    """Make a greenlet that parks call `function(next_one)` instead of `next_one.switch()`; None: no more.
+def leave_by(function: Callable[[Callable[[], Any]], Any] | None) -> None:
+    """Make a greenlet that parks call `function(go)` instead of `go()`, which switches to the next one; None: no more.
 
     For state that the interpreter keeps by OS thread although it belongs to a greenlet: `function` puts it away,
     switches, and puts it back. It is called for each park in each thread, so set it only while there is such state.

@@ -12,16 +12,16 @@ import greenlet
 import pytest
 from greenlet import GreenletExit
 
-from greenswitch import getcurrent, joinall, sleep, spawn
-from greenswitch.hub import Carrier, Hub, Waiter, carriers
+from greenswitch import Event, Lock, getcurrent, joinall, move_on_after, sleep, sockets, spawn
+from greenswitch.hub import Hub, Waiter, carriers
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
 def test_one_carrier_runs_one_task_after_another(hub: Hub) -> None:
-    seen = {spawn(greenlet.getcurrent).get() for _ in range(20)}
+    seen = {spawn(lambda: id(greenlet.getcurrent())).get() for _ in range(20)}
+    assert seen == {id(carrier) for carrier in hub.carriers.all}
     assert len(seen) == 1
-    assert isinstance(seen.pop(), Carrier)
 
 
 def test_carriers_at_rest_are_bounded(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,16 +39,16 @@ def test_many_more_tasks_than_carriers_at_rest_all_end(hub: Hub) -> None:
 
 
 def test_tasks_on_one_carrier_share_no_context_variables(hub: Hub) -> None:
-    def change(value: str) -> tuple[str, greenlet.greenlet]:
+    def change(value: str) -> tuple[str, int]:
         before = variable.get()
         variable.set(value)
         sleep(0)
         assert variable.get() == value
-        return before, greenlet.getcurrent()
+        return before, id(greenlet.getcurrent())
 
     (first, carrier), (second, same) = spawn(change, "a").get(), spawn(change, "b").get()
     assert (first, second) == ("unset", "unset")
-    assert carrier is same
+    assert carrier == same
     assert variable.get() == "unset"
 
 
@@ -70,12 +70,89 @@ def test_context_variables_follow_a_task_through_many_switches(hub: Hub) -> None
     joinall([spawn(keep, str(number)) for number in range(20)], raise_error=True)
 
 
+def keep_strongly(kept: list[Any]) -> None:
+    kept.append(greenlet.getcurrent())
+
+
+def keep_weakly(kept: list[Any]) -> None:
+    kept.append(weakref.WeakKeyDictionary({greenlet.getcurrent(): "secret"}))
+
+
+def keep_by_attribute(kept: list[Any]) -> None:
+    greenlet.getcurrent().secret = "secret"  # type: ignore[attr-defined]
+
+
+def keep_by_a_child(kept: list[Any]) -> None:
+    kept.append(greenlet.greenlet(lambda: None))  # its parent is the greenlet that makes it
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("keep", [keep_strongly, keep_weakly, keep_by_attribute, keep_by_a_child])
+def test_no_job_runs_on_a_carrier_that_something_may_know(hub: Hub, keep: Any, waits: bool) -> None:
+    def know() -> None:
+        keep(kept)
+        if waits:
+            sleep(0)
+
+    def look() -> tuple[bool, Any]:
+        current = greenlet.getcurrent()
+        known = any(current is one or (isinstance(one, weakref.WeakKeyDictionary) and current in one) for one in kept)
+        return known, getattr(current, "secret", None)
+
+    kept: list[Any] = []
+    for _ in range(3):
+        joinall([spawn(know) for _ in range(3)], raise_error=True)
+        assert {spawn(look).get() for _ in range(3)} == {(False, None)}
+    assert len(hub.carriers.all) <= 3
+
+
+def wait_for_an_event() -> None:
+    Event().wait(1)
+
+
+def meet_a_deadline() -> None:
+    with move_on_after(1):
+        sleep(10)
+
+
+def take_a_lock_that_others_want(lock: Lock = Lock()) -> None:  # noqa: B008
+    with lock:
+        sleep(0)
+
+
+def receive() -> None:
+    near, far = sockets.socketpair()
+    with near, far:
+        near.settimeout(5)
+        sender = spawn(far.send, b"x")
+        near.recv(1)
+        sender.join()
+
+
+def handle_an_error() -> None:
+    try:
+        raise ValueError
+    except ValueError:
+        sleep(0)
+
+
+@pytest.mark.parametrize(
+    "work", [wait_for_an_event, meet_a_deadline, take_a_lock_that_others_want, receive, handle_an_error]
+)
+def test_no_wait_keeps_a_carrier_from_the_next_job(hub: Hub, work: Any) -> None:
+    joinall([spawn(work) for _ in range(5)], raise_error=True)
+    before = set(map(id, hub.carriers.all))
+    for _ in range(5):
+        joinall([spawn(work) for _ in range(5)], raise_error=True)
+    assert set(map(id, hub.carriers.all)) == before
+
+
 def test_kill_of_an_ended_task_spares_the_next_on_its_carrier(hub: Hub) -> None:
-    first = spawn(greenlet.getcurrent)
+    first = spawn(lambda: id(greenlet.getcurrent()))
     carrier = first.get()
 
     def second() -> str:
-        assert greenlet.getcurrent() is carrier
+        assert id(greenlet.getcurrent()) == carrier
         sleep(2)
         return "unharmed"
 
