@@ -1,11 +1,13 @@
 """asyncio in a patched program: a task runs an event loop, and parks where the loop would sleep.
 
-asyncio stands on the patched modules like any other code, so its selector parks. Four things remain:
+asyncio stands on the patched modules like any other code, so its selector parks. Some things remain:
 
 - The running loop is state of the OS thread, and it belongs to the greenlet that runs the loop. While that greenlet
   parks, in the selector or because a coroutine calls something that waits, the state is put away. So another task sees
   no running loop, and may run a loop of its own. The hooks for asynchronous generators and the tracking depth of
   asyncio's debug mode are kept in the same way.
+- A loop catches whatever a coroutine raises. A kill or deadline that interrupts a coroutine in a patched call is meant
+  for the greenlet that runs the loop, so it is raised there again.
 - A busy loop never sleeps. Between its turns it gives the hub a turn.
 - The default executor of a loop has OS threads: `asyncio.to_thread` is for calls that can't park. An executor that the
   program makes has patched threads, which are tasks.
@@ -35,9 +37,9 @@ from greenlet import getcurrent
 from greenswitch import tasks
 from greenswitch.copies import Namespace, run_over
 from greenswitch.green import _thread, selectors
-from greenswitch.hub import current_hub, leave_by, step_aside
+from greenswitch.hub import current_hub, has_hub, leave_by, step_aside
 from greenswitch.threads import OSThread, wrap_future
-from greenswitch.timeouts import shield
+from greenswitch.timeouts import shield, unswallowable
 
 Replace = Callable[[object, str, object], None]
 
@@ -135,12 +137,26 @@ def _keep_current_loop_by_task(policy: Any, made: Any, replace: Replace) -> None
 def _adapt_base_events(base_events: Any, replace: Replace) -> None:
     """Let a busy loop give the hub its turns, and let the default executor have OS threads."""
     loop_class = base_events.BaseEventLoop
-    run_once, run_in_executor = loop_class._run_once, loop_class.run_in_executor
+    run_forever, run_once, run_in_executor = loop_class.run_forever, loop_class._run_once, loop_class.run_in_executor
+    interrupted: dict[int, unswallowable] = {}
 
     @wraps(run_once)
     def run_once_and_let_others_go(self: Any) -> None:
         _give_the_hub_a_turn()
+        if id(self) in interrupted:
+            interrupted[id(self)].check()
         run_once(self)
+
+    @wraps(run_forever)
+    def run_forever_and_be_interrupted(self: Any) -> None:
+        if not has_hub():  # nobody could interrupt it
+            run_forever(self)
+            return
+        with unswallowable() as interrupted[id(self)]:
+            try:
+                run_forever(self)
+            finally:
+                del interrupted[id(self)]
 
     @wraps(run_in_executor)
     def executor_of_os_threads(self: Any, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
@@ -150,7 +166,11 @@ def _adapt_base_events(base_events: Any, replace: Replace) -> None:
 
     replace(loop_class, "_run_once", run_once_and_let_others_go)
     replace(loop_class, "run_in_executor", executor_of_os_threads)
-    _run_beside_tasks(loop_class, lambda loop: selectors.blocks(getattr(loop, "_selector", None)), replace)
+    _run_beside_tasks(loop_class, run_forever_and_be_interrupted, _blocks, replace)
+
+
+def _blocks(loop: Any) -> bool:
+    return selectors.blocks(getattr(loop, "_selector", None))
 
 
 _LONGEST_STREAK = 0.001  # seconds that a busy loop keeps the hub from its turn
@@ -212,12 +232,13 @@ _INTERVAL = 0.005  # seconds between two turns of the hub; the interpreter chang
 
 def _adapt_uvloop(uvloop: Any, replace: Replace) -> None:
     """Run the loops of uvloop beside tasks."""
-    _run_beside_tasks(uvloop.Loop, lambda loop: True, replace)
+    _run_beside_tasks(uvloop.Loop, uvloop.Loop.run_forever, lambda loop: True, replace)
 
 
-def _run_beside_tasks(loop_class: Any, blocks: Callable[[Any], bool], replace: Replace) -> None:
+def _run_beside_tasks(
+    loop_class: Any, run_forever: Callable[[Any], None], blocks: Callable[[Any], bool], replace: Replace
+) -> None:
     """Replace `run_forever` by one that doesn't stop the tasks although the loop `blocks`."""
-    run_forever = loop_class.run_forever
 
     @wraps(run_forever)
     def run_beside_tasks(self: Any) -> None:

@@ -271,6 +271,55 @@ class shield:
         return f"<shield {'not entered' if not self._number else f'of {describe(self._greenlet)}'}>"
 
 
+class unswallowable(shield):
+    """Raise again what has interrupted the `with` block from outside, if code in the block has swallowed it.
+
+    For blocks whose inner code catches everything, as an event loop does. Interrupts come when they come. One that was
+    swallowed is raised by `check()`, or else by the end of the block.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        pending, self._kept = self._kept, []
+        for error, number in pending:
+            self._hub.interrupt(self._greenlet, error, number)
+        return self
+
+    def postpone(self, error: BaseException, number: int) -> bool:
+        """Note an interrupt that comes from outside of the block. For the hub."""
+        if number >= self._number or isinstance(error, _PASS):
+            return False
+        if self._outer is not None and self._outer.postpone(error, number):
+            return True
+        self._kept.append((error, number))
+        return False
+
+    def withdraw(self, error: BaseException) -> bool:
+        """Forget an interrupt, which may still be pending. For the hub."""
+        self._kept = [(kept, number) for kept, number in self._kept if kept is not error]
+        return self._outer is not None and self._outer.withdraw(error)
+
+    def check(self) -> None:
+        """Raise an interrupt that was met in the block and swallowed. For the code that entered the block."""
+        pending = self._hub.interrupts.get(self._greenlet, ())
+        swallowed = [one for one in self._kept if not any(one[0] is other for other in pending)]
+        self._kept = [one for one in self._kept if one not in swallowed]
+        for error, number in swallowed[1:]:
+            self._hub.interrupt(self._greenlet, error, number)
+        if swallowed:
+            raise swallowed[0][0]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._take_away()
+        if error is None:
+            self.check()
+        self._kept.clear()
+
+
 def _stranger(scope: object, owner: greenlet.greenlet) -> str:
     return (
         f"{scope!r} was entered by {describe(owner)} and is left by {describe(getcurrent())}: a block must end where "

@@ -286,6 +286,69 @@ except TimeoutError:
 """) == ["finally True", "None None True", "finally True", "timed out None"]
 
 
+def test_what_interrupts_a_coroutine_in_a_patched_call_ends_the_loop_that_would_swallow_it(prints: Prints) -> None:
+    assert prints("""
+import logging
+logging.disable(logging.CRITICAL)  # asyncio tells of a task that failed
+async def blocked():
+    time.sleep(1000)
+async def main():
+    background = asyncio.create_task(blocked())
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        print("finally", background.done())
+def run():
+    asyncio.run(main())
+task = greenswitch.spawn(run)
+greenswitch.sleep(0.02)
+task.kill()
+print(task.state, running())
+try:
+    with greenswitch.timeout(0.02):
+        run()
+except TimeoutError:
+    print("timed out", running())
+with greenswitch.move_on_after(0.02) as scope:
+    asyncio.run(blocked())
+print(scope.expired)
+""") == ["finally True", "killed None", "finally True", "timed out None", "True"]
+
+
+def test_deadlines_inside_of_coroutines_end_there(prints: Prints) -> None:
+    assert prints("""
+async def patient():
+    with greenswitch.move_on_after(0.01) as scope:
+        time.sleep(1000)
+    return scope.expired
+async def main():
+    return await asyncio.gather(patient(), patient())
+with greenswitch.timeout(20):
+    print(asyncio.run(main()))
+with greenswitch.shield():
+    task = greenswitch.spawn(lambda: greenswitch.get_hub() and asyncio.run(main()))
+    print(task.get())
+""") == ["[True, True]", "[True, True]"]
+
+
+def test_a_shield_around_a_loop_postpones_a_kill(prints: Prints) -> None:
+    assert prints("""
+async def main():
+    await asyncio.sleep(0.05)
+    time.sleep(0.01)
+    print("whole")
+def run():
+    with greenswitch.shield():
+        asyncio.run(main())
+    print("shield left")
+    greenswitch.sleep(1000)
+task = greenswitch.spawn(run)
+greenswitch.sleep(0.01)
+task.kill()
+print(task.state)
+""") == ["whole", "shield left", "killed"]
+
+
 # -- executors, children, signals --------------------------------------------------------------------------------------
 
 

@@ -6,17 +6,18 @@ import gc
 import math
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import greenlet
 import pytest
 
 import greenswitch
-from greenswitch import sleep, spawn
+from greenswitch import sleep, spawn, spawn_later
 from greenswitch.errors import DeadlockError, HubError, ScopeError
 from greenswitch.hub import Hub, Waiter
 from greenswitch.locks import Event
 from greenswitch.testing import VirtualTime
-from greenswitch.timeouts import Token, move_on_after, shield, timeout
+from greenswitch.timeouts import Token, move_on_after, shield, timeout, unswallowable
 
 pytestmark = pytest.mark.usefixtures("hub")
 
@@ -637,3 +638,84 @@ def test_hub_still_refuses_to_wait_in_a_scope(hub: Hub) -> None:
     hub.call_soon(callback)
     sleep(0)
     assert seen == [True]
+
+
+# -- what is swallowed -------------------------------------------------------------------------------------------------
+
+
+def swallow() -> None:
+    with suppress(BaseException):
+        sleep(1000)
+
+
+def test_a_kill_that_inner_code_swallows_is_raised_when_it_is_asked_for(hub: Hub) -> None:
+    def work() -> None:
+        with unswallowable() as block:
+            swallow()
+            steps.append("swallowed")
+            block.check()
+            steps.append("not reached")
+
+    steps: list[str] = []
+    task = spawn(work)
+    sleep(0)
+    task.kill()
+    assert (steps, task.state) == (["swallowed"], "killed")
+
+
+def test_a_deadline_that_inner_code_swallows_is_raised_at_the_end_of_the_block(hub: Hub) -> None:
+    with pytest.raises(TimeoutError):
+        with timeout(0.001), unswallowable():
+            swallow()
+
+
+def test_a_kill_and_a_deadline_that_are_swallowed_are_both_raised_in_the_end(hub: Hub) -> None:
+    def work() -> None:
+        with move_on_after(0.001), unswallowable():
+            swallow()
+            swallow()
+        scopes.append("left")
+        sleep(1000)
+
+    scopes: list[str] = []
+    task = spawn(work)
+    spawn_later(0.002, task.kill, block=False)
+    task.join()
+    assert (scopes, task.state) == (["left"], "killed")
+
+
+def test_what_has_not_been_met_and_what_ends_inside_is_not_raised_at_the_end(hub: Hub) -> None:
+    def work() -> None:
+        with unswallowable() as block:
+            with move_on_after(0.001) as inner:
+                sleep(1000)
+            block.check()
+            steps.append(inner.expired)
+        steps.append("left")
+        sleep(1000)
+        steps.append("not reached")
+
+    steps: list[object] = []
+    victim = spawn(work)
+    spawn_later(0.02, victim.kill, block=False)
+    victim.join()
+    assert (steps, victim.state) == ([True, "left"], "killed")
+
+
+def test_a_shield_inside_and_one_outside_still_postpone(hub: Hub) -> None:
+    def work() -> None:
+        with shield():
+            with unswallowable() as block:
+                with shield():
+                    sleep(0.01)
+                steps.append("inner left")
+                block.check()
+                sleep(0.001)
+            steps.append("block left")
+        sleep(1000)
+
+    steps: list[str] = []
+    task = spawn(work)
+    sleep(0)
+    task.kill()
+    assert (steps, task.state) == (["inner left", "block left"], "killed")
