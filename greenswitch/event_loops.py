@@ -131,42 +131,42 @@ def _keep_current_loop_by_task(policy: Any, made: Any, replace: Replace) -> None
         replace(made, "_local", local)
 
 
-# -- a loop's turns and its executor -----------------------------------------------------------------------------------
+# -- a loop's turns, and its executor ----------------------------------------------------------------------------------
 
 
 def _adapt_base_events(base_events: Any, replace: Replace) -> None:
-    """Let a busy loop give the hub its turns, and let the default executor have OS threads."""
+    """Let a loop be interrupted, and give the hub its turns; let the default executor have OS threads."""
     loop_class = base_events.BaseEventLoop
     run_forever, run_once, run_in_executor = loop_class.run_forever, loop_class._run_once, loop_class.run_in_executor
-    interrupted: dict[int, unswallowable] = {}
+    interrupts: dict[int, unswallowable] = {}
+
+    @wraps(run_forever)
+    def run_until_interrupted(self: Any) -> None:
+        if not has_hub():  # nobody could interrupt it
+            run_forever(self)
+            return
+        with unswallowable() as interrupts[id(self)]:
+            try:
+                run_forever(self)
+            finally:
+                del interrupts[id(self)]
 
     @wraps(run_once)
     def run_once_and_let_others_go(self: Any) -> None:
         _give_the_hub_a_turn()
-        if id(self) in interrupted:
-            interrupted[id(self)].check()
+        if id(self) in interrupts:
+            interrupts[id(self)].check()
         run_once(self)
 
-    @wraps(run_forever)
-    def run_forever_and_be_interrupted(self: Any) -> None:
-        if not has_hub():  # nobody could interrupt it
-            run_forever(self)
-            return
-        with unswallowable() as interrupted[id(self)]:
-            try:
-                run_forever(self)
-            finally:
-                del interrupted[id(self)]
-
     @wraps(run_in_executor)
-    def executor_of_os_threads(self: Any, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_os_thread_by_default(self: Any, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         if executor is None and self._default_executor is None and not self._executor_shutdown_called:
             self._default_executor = _os_threads(base_events.concurrent.futures)(thread_name_prefix="asyncio")
         return run_in_executor(self, executor, func, *args)
 
     replace(loop_class, "_run_once", run_once_and_let_others_go)
-    replace(loop_class, "run_in_executor", executor_of_os_threads)
-    _run_beside_tasks(loop_class, run_forever_and_be_interrupted, _blocks, replace)
+    replace(loop_class, "run_in_executor", run_in_os_thread_by_default)
+    _run_beside_tasks(loop_class, run_until_interrupted, _blocks, replace)
 
 
 def _blocks(loop: Any) -> bool:
