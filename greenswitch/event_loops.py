@@ -58,12 +58,20 @@ class _RunningLoops:
 
     def set(self, loop: Any) -> None:
         """Set the running loop of whoever calls; None: it runs none."""
-        before = self._get()
+        before, current = self._get(), tasks.getcurrent()
         if before is not None:
             self.discard(before)
         if loop is not None:
             self.add(loop)
+        if isinstance(current, tasks.Task):
+            current.remove_link(self._end)
+            if loop is not None:
+                current.add_link(self._end)
         self._put(loop)
+
+    def _end(self, task: tasks.Task) -> None:
+        """Leave no running loop behind where a task ends: the next one would find it."""
+        self.set(None)
 
     def add(self, loop: Any) -> None:
         """Note that a loop runs."""

@@ -267,6 +267,21 @@ mine.close()
 """) == ["True", "True", "True"]
 
 
+def test_a_task_leaves_no_running_loop_behind(prints: Prints) -> None:
+    assert prints("""
+def leave_it():
+    asyncio._set_running_loop(loop)
+    time.sleep(0.001)
+    print(running() is loop)
+loop = asyncio.new_event_loop()
+for start in (thread, greenswitch.spawn):
+    start(leave_it).join()
+    start(lambda: print(running())).join()
+    print(running())
+loop.close()
+""") == ["True", "None", "None"] * 2
+
+
 def test_a_killed_task_leaves_its_loop_as_a_loop_is_left(prints: Prints) -> None:
     assert prints("""
 async def forever():
