@@ -107,6 +107,12 @@ class _Watch:
         if self._waiter is not None:
             self._waiter.wake()
 
+    def renew(self) -> None:
+        """Make the wait begin anew: the hub has a new poller."""
+        self._inherited = True
+        if self._waiter is not None:
+            self._waiter.wake()
+
     def forsake(self) -> None:
         """Fail who waits: the hub is closed."""
         if self._waiter is not None:

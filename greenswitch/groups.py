@@ -88,7 +88,7 @@ class TaskGroup(Awaited):
         child = _Child(self._hub, function, args, kwargs)
         child._group = self
         self._tasks.add(child)
-        self._hub.ready.append(child)
+        self._hub.begin(child)
         return child
 
     def __exit__(

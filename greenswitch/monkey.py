@@ -12,6 +12,7 @@ it replaces:
 - `REPLACED` are the twin's names that take the place of the original module's;
 - `patch(replace)`, where a twin has it, calls `replace(owner, name, value)` for whatever else there is to replace. It
   does nothing but that: nothing is changed until the whole plan is known.
+- `after_being_patched()` and `after_being_unpatched()`, where a twin has them, are called when that has been done.
 
 A thread that runs an event loop of asyncio's parks where the loop would sleep (see `greenswitch.event_loops`).
 multiprocessing keeps the originals.
@@ -102,6 +103,7 @@ def patch_all(*, strict: bool = False, force: bool = False, **switches: bool) ->
             _originals.hide(plan.by_module())
         for finder in finders:
             finder.install()
+        _tell(twins, "patched")
         _patched.append(twins)
         _done.append(plan)
         _finders.extend(finders)
@@ -113,9 +115,14 @@ def unpatch_all() -> None:
     while _done:
         for one in reversed(_done.pop()):
             one.undo()
-        _patched.pop()
+        _tell(_patched.pop(), "unpatched")
     while _finders:
         _finders.pop().remove()
+
+
+def _tell(twins: tuple[str, ...], what: str) -> None:
+    for name in twins:
+        getattr(import_module(f"greenswitch.green.{name}"), f"after_being_{what}", int)()
 
 
 def is_module_patched(name: str) -> bool:

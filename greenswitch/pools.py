@@ -151,7 +151,7 @@ class Pool(Awaited):
             call.owner = owner
             call.position = position
             self.tasks.add(call)
-            hub.ready.append(call)
+            hub.begin(call)
         except BaseException:
             self.places.release()
             raise

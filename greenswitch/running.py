@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import greenlet
 
 from greenswitch.errors import HubError
-from greenswitch.hub import CtrlC, Hub, describe
+from greenswitch.hub import Handlers, Hub, describe
 from greenswitch.tasks import Task, spawn
 from greenswitch.waiting import killall
 
@@ -27,8 +27,8 @@ def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace:
         who = describe(greenlet.getcurrent())
         raise HubError(f"run() starts a hub, and {who} runs inside one: spawn() a task instead")
     hub = hub or Hub()
-    with CtrlC(hub), hub:
-        task = spawn(main, *args)
+    with Handlers(), hub:
+        task = hub.main_job = spawn(main, *args)
         task.name = getattr(main, "__name__", "main")
         try:
             outcome: Outcome = task.get()

@@ -338,6 +338,8 @@ def spawn(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task:
         raise HubError("this hub is closed: nothing can be spawned in it any more")
     task = Task(hub, function, args, kwargs)
     hub.ready.append(task)
+    if hub.asleep:  # a signal handler spawns it
+        hub.ring()
     return task
 
 
@@ -351,6 +353,8 @@ def spawn_later(seconds: float, function: Callable[..., Any], /, *args: Any, **k
         raise HubError("this hub is closed: nothing can be spawned in it any more")
     task = Task(hub, function, args, kwargs)
     task._timer = hub.timers.add(hub.clock() + seconds, hub.ready.append, task)
+    if hub.asleep:
+        hub.ring()
     return task
 
 
@@ -361,7 +365,7 @@ def getcurrent() -> Any:
     except RuntimeError:  # as Python is torn down, when finalisers still take locks and there is nobody else left
         return _last
     job = getattr(current, "job", None)
-    return current if job is None else job
+    return getattr(current, "stands_for", current) if job is None else job
 
 
 class _Last:

@@ -44,6 +44,7 @@ class DumpSignal:
     """
 
     wakes_nobody = True
+    in_place = True  # it reports what it interrupts
 
     def __init__(self, number: int, file: Any) -> None:
         self.number = number

@@ -272,7 +272,7 @@ def _start(
     if handle is not None:
         handle.begin(id(task))
         task.add_link(handle.end)
-    hub.ready.append(task)
+    hub.begin(task)
     return id(task)
 
 

@@ -1,9 +1,8 @@
 """The twin of the standard library's `signal`: waiting for a signal parks the task.
 
-Handlers run as ever, in the main thread between two bytecodes; one that wakes a task (sets an event, puts into a queue)
-has it go on at the hub's next turn. What a handler raises is raised where it comes, in main if that is the hub; from a
-task KeyboardInterrupt and SystemExit go on to main. Replaced are only the calls that wait: pause, sigwait, sigwaitinfo,
-sigtimedwait. Neither the wakeup fd nor SIGCHLD is touched.
+A handler belongs to main, as with threads: it may wait, and main gets what it raises (see `greenswitch.hub.signals`).
+Replaced are `signal` and `getsignal`, and the calls that wait: pause, sigwait, sigwaitinfo, sigtimedwait. Neither the
+wakeup fd nor SIGCHLD is touched.
 
 Knows the hub, and the standard library's `signal`.
 """
@@ -20,10 +19,8 @@ from threading import main_thread
 from types import FrameType
 from typing import Any
 
-from greenlet import getcurrent, greenlet
-
 from greenswitch.green import rest_of
-from greenswitch.hub import OutsideWaiter, current_hub, get_hub
+from greenswitch.hub import OutsideWaiter, current_hub, get_handler, get_hub, set_handler, unwrap_all, wrap_all
 from greenswitch.tasks import sleep
 
 _pause: Any = getattr(original, "pause", None)
@@ -32,6 +29,21 @@ _sigwaitinfo: Any = getattr(original, "sigwaitinfo", None)
 _sigwait: Any = getattr(original, "sigwait", None)
 
 _FIRST, _LONGEST = 0.001, 0.02  # seconds between two looks for a signal that is blocked
+
+
+signal, getsignal = set_handler, get_handler
+
+
+def after_being_patched() -> None:
+    """Wrap the handlers that are set already."""
+    if get_ident() == main_thread().ident:
+        wrap_all()
+
+
+def after_being_unpatched() -> None:
+    """Give the interpreter the program's own handlers again."""
+    if get_ident() == main_thread().ident:
+        unwrap_all()
 
 
 # -- pause: until a handler has run ------------------------------------------------------------------------------------
@@ -77,20 +89,15 @@ def _telling(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, 
     def tell(number: int, frame: FrameType | None) -> None:
         try:
             handler(number, frame)
-        except BaseException as error:
-            hub = get_hub()
-            # It goes on to main from the hub, and these two from everywhere: there it is to be raised in the pause.
-            for_main = getcurrent() is hub.greenlet or isinstance(error, (KeyboardInterrupt, SystemExit))
-            _wake(besides=hub.main if for_main else None)
-            raise
-        _wake()
+        finally:
+            _wake()
 
     return tell
 
 
-def _wake(besides: greenlet | None = None) -> None:
+def _wake() -> None:
     for waiter in list(_pausing):
-        if besides is None or waiter.greenlet is not besides:
+        if waiter.greenlet not in waiter.hub.interrupts:  # the handler's exception is to be raised in the pause
             waiter.wake()
 
 
@@ -120,7 +127,7 @@ def sigwaitinfo(sigset: Iterable[int], /) -> Any:
     return _sigwaitinfo(sigset) if current_hub() is None else _look_for(set(sigset), None)
 
 
-def sigwait(sigset: Iterable[int], /) -> int:
+def sigwait(sigset: Iterable[int]) -> int:
     """Park until a signal of `sigset` is pending, and take it, as `signal.sigwait`; return its number."""
     if current_hub() is None:
         return _sigwait(sigset)  # type: ignore[no-any-return]
@@ -142,11 +149,13 @@ def _look_for(signals: set[int], deadline: float | None) -> Any:
         wait = min(wait * 2, _LONGEST)
 
 
-REPLACED: tuple[str, ...] = ("pause",) if _pause is not None else ()
+REPLACED: tuple[str, ...] = ("signal", "getsignal")
+if _pause is not None:
+    REPLACED += ("pause",)
 if _sigtimedwait is not None:
     REPLACED += ("sigtimedwait", "sigwait", "sigwaitinfo")
 
-for _name in {"pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - set(REPLACED):
+for _name in {"pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - {*REPLACED}:
     del globals()[_name]  # found in the original, or not there either
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]

@@ -2,7 +2,6 @@
 
 from greenswitch.hub import fork  # noqa: F401  # for its effect: a child's hub starts afresh
 from greenswitch.hub.carriers import Carrier, Job
-from greenswitch.hub.ctrl_c import CtrlC
 from greenswitch.hub.deadlock import Awaited
 from greenswitch.hub.hub import (
     Hub,
@@ -19,6 +18,7 @@ from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.os_threads import OSLock, os_ident
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
+from greenswitch.hub.signals import Handlers, get_handler, set_handler, unwrap_all, wrap_all
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
@@ -29,9 +29,9 @@ __all__ = [
     "WRITE",
     "Awaited",
     "Carrier",
-    "CtrlC",
     "Direction",
     "EpollPoller",
+    "Handlers",
     "Hub",
     "Job",
     "OSLock",
@@ -47,6 +47,7 @@ __all__ = [
     "closed_error",
     "current_hub",
     "describe",
+    "get_handler",
     "get_hub",
     "has_hub",
     "leave_by",
@@ -55,7 +56,10 @@ __all__ = [
     "new_waiter",
     "os_ident",
     "register",
+    "set_handler",
     "step_aside",
+    "unwrap_all",
     "wait_readable",
     "wait_writable",
+    "wrap_all",
 ]

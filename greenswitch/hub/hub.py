@@ -35,6 +35,7 @@ what the hub has to do, and enters the hub.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -52,11 +53,11 @@ from greenlet import GreenletExit, getcurrent
 
 from greenswitch.errors import DeadlockError, HubError, SwitchError
 from greenswitch.hub.alarm import Alarm
-from greenswitch.hub.carriers import Carrier, Carriers
+from greenswitch.hub.carriers import Carrier, Carriers, Job
 from greenswitch.hub.deadlock import deadlock_report, others_could_wake
 from greenswitch.hub.naming import describe
 from greenswitch.hub.os_threads import count_os_threads, give_way
-from greenswitch.hub.pollers import Poller, make_poller
+from greenswitch.hub.pollers import EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, BareWaiter, OutsideWaiter, Waiter
 
@@ -142,6 +143,8 @@ class Hub:
         self.left = 0
         """How many entries of the ready queue may still be switched to before it is the hub's turn."""
         self.main = main_greenlet()
+        self.main_job: Job | None = None
+        """The job that is the program, if `run` runs it: what a signal handler raises is raised there."""
         self.open(make_poller() if poller is None else poller)
 
     def open(self, poller: Poller) -> None:
@@ -303,12 +306,21 @@ class Hub:
 
     call_threadsafe = call_soon
 
+    def begin(self, job: Switchable) -> None:
+        """Append `job` to the ready queue. Rings, because a signal handler may call while the hub sleeps."""
+        self.ready.append(job)
+        if self.asleep:
+            self.ring()
+
     def call_at(self, when: float, function: Callable[..., Any], *args: Any) -> Timer:
         """Have the hub call `function(*args)` when its clock shows `when` seconds, never early. Hub's thread only.
 
         The timer that is returned can be cancelled until it is due; from then on the call waits for its turn.
         """
-        return self.timers.add(when, self.call_soon, function, *args)
+        timer = self.timers.add(when, self.call_soon, function, *args)
+        if self.asleep:  # a signal handler calls: the hub must look at its timers again
+            self.ring()
+        return timer
 
     def call_later(self, seconds: float, function: Callable[..., Any], *args: Any) -> Timer:
         """Have the hub call `function(*args)` in `seconds`, never early. Hub's thread only."""
@@ -375,12 +387,9 @@ class Hub:
             return
         try:
             events = self.poller.poll(timeout)
-        except (OSError, ValueError) as error:
-            self._survive("asking the poller", error)
-            return
-        except BaseException as error:  # by a signal handler: it is main that has to hear of it
-            self.interrupt_main(error)
-            return
+        except BaseException as error:
+            self.asleep = False
+            events = self._ask_again(error)
         finally:
             self.asleep = False
         registrations = self.registrations
@@ -392,6 +401,40 @@ class Hub:
         if due is not None and (timeout == 0.0 or not events):
             for callback, args in timers.pop_due(self.clock()):
                 callback(*args)
+
+    def _ask_again(self, error: BaseException) -> list[tuple[int, int]]:
+        """Find out what `poll` has raised: a signal handler's exception goes to main, a dead poller is replaced."""
+        events: list[tuple[int, int]] = []
+        if isinstance(error, (OSError, ValueError)):
+            if not isinstance(self.poller, (EpollPoller, SelectorPoller)):
+                self._survive("asking the poller", error)
+                return events
+            try:
+                events = self.poller.poll(0.0)
+            except (OSError, ValueError):
+                self._replace_poller()
+                return events
+        self.interrupt_main(error)
+        return events
+
+    def _replace_poller(self) -> None:
+        """Go on with a new poller and a new wake-up fd: the program has closed all descriptors, as daemons do.
+
+        The old ones are neither used nor closed: their numbers may belong to other files by now.
+        """
+        _lost.append((self.poller, self.alarm))
+        registrations = self.registrations
+        del registrations[self.alarm.fd]
+        self.poller = make_poller()
+        self.alarm = Alarm(self.poller)
+        for fd, registration in list(registrations.items()):
+            try:
+                os.fstat(fd)
+                registration.renew()
+            except OSError:
+                registrations.pop(fd, None)
+                registration.forsake()
+        registrations[self.alarm.fd] = self.alarm
 
     def _survive(self, what: str, error: BaseException) -> None:
         if self.closed and isinstance(error, GreenletExit):
@@ -484,6 +527,8 @@ class Hub:
 
 
 _of_thread = threading.local()
+_lost: list[Any] = []
+"""Pollers and wake-up fds whose descriptors the program has closed. To free them would close these numbers again."""
 
 
 def get_hub() -> Hub:

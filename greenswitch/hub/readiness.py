@@ -179,6 +179,15 @@ class Registration:
             hub.poller.unregister(self.fd)
         self.forsake()
 
+    def renew(self) -> None:
+        """Tell a new poller of the fd, and wake what waits: it tries again. Raises OSError if the fd is closed."""
+        hub = self.hub
+        if hub is not None and self.kept and hub.poller.keeps:
+            hub.poller.register(self.fd)
+        self.read.drained = False
+        self.read.wake()
+        self.write.wake()
+
     def forsake(self) -> None:
         """Fail with EBADF whoever waits: the fd, or the hub, is gone."""
         self.hub = None

@@ -18,7 +18,7 @@ import pytest
 from greenlet import GreenletExit
 
 from greenswitch import DeadlockError, HubError, SwitchError, getcurrent, joinall, sleep, spawn
-from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub, has_hub, os_threads, step_aside, wait_readable
+from greenswitch.hub import TIMED_OUT, Hub, Waiter, get_hub, has_hub, make_poller, os_threads, step_aside, wait_readable
 from greenswitch.testing import VirtualTime
 
 
@@ -908,16 +908,20 @@ def test_close_closes_what_others_keep_with_the_hub_even_if_one_fails(no_leaked_
     assert len(errors) == 1
 
 
-def test_poller_that_fails_is_reported_and_ready_ones_run(no_leaked_fds: None) -> None:
-    hub = Hub()
-    poll, failures = hub.poller.poll, iter([True, False, True])
+def test_poller_of_the_users_own_that_fails_is_reported_and_ready_ones_run(no_leaked_fds: None) -> None:
+    class Failing:
+        def __init__(self) -> None:
+            self.beneath, self.failures = make_poller(), iter([True, False, True])
 
-    def failing(timeout: float | None) -> list[tuple[int, int]]:
-        if next(failures, False):
-            raise OSError("no poll today")
-        return poll(timeout)
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.beneath, name)
 
-    hub.poller.poll = failing  # type: ignore[method-assign]
+        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+            if next(self.failures, False):
+                raise OSError("no poll today")
+            return self.beneath.poll(timeout)
+
+    hub = Hub(Failing())
     errors: list[str] = []
     hub.on_error = lambda what, error: errors.append(f"{what}: {error}")
     with hub:

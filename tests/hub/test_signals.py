@@ -151,7 +151,7 @@ def test_handler_of_the_programs_own_stays_and_the_default_comes_back() -> None:
     except DeadlockError:
         print("deadlock")
     """)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "False\nTrue\nTrue\ndeadlock\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\nTrue\nTrue\ndeadlock\n", "")
 
 
 @pytest.mark.parametrize("status", ["3", "None", "'with a text'"])
