@@ -89,15 +89,18 @@ def _telling(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, 
     def tell(number: int, frame: FrameType | None) -> None:
         try:
             handler(number, frame)
-        finally:
-            _wake()
+        except BaseException:  # nothing has wrapped the handler: main, if it pauses, gets this from the hub
+            _wake(but_main=True)
+            raise
+        _wake(but_main=False)
 
     return tell
 
 
-def _wake() -> None:
+def _wake(but_main: bool) -> None:
     for waiter in list(_pausing):
-        if waiter.greenlet not in waiter.hub.interrupts:  # the handler's exception is to be raised in the pause
+        gets_an_error = waiter.greenlet in waiter.hub.interrupts or (but_main and waiter.greenlet is waiter.hub.main)
+        if not gets_an_error:
             waiter.wake()
 
 
