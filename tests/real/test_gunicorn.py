@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 30  # seconds
+CONTROLLED = find_spec("gunicorn.ctl") is not None  # today's gunicorn
 APPLICATION = """
 import asyncio, os, threading, time
 
@@ -84,7 +86,8 @@ def gunicorn(place: Path, *options: str) -> Iterator[Server]:
     try:
         server.port = int(server.until_it_says(r"Listening at: http://127\.0\.0\.1:(\d+)"))
         server.until_it_says("(Booting worker)", times=2)
-        server.until_it_says("(Control socket listening)")
+        if CONTROLLED:
+            server.until_it_says("(Control socket listening)")
         yield server
     finally:
         if process.poll() is None:
@@ -109,6 +112,17 @@ def test_gunicorn_serves_and_stops(tmp_path: Path, options: tuple[str, ...], num
         assert server.ends_after(number) == 0, server.log
         assert server.log.count("Worker exiting") == 2, server.log
         assert "Shutting down: Master" in server.log
+
+
+def test_the_control_socket_which_an_event_loop_in_a_thread_of_the_master_serves_answers(tmp_path: Path) -> None:
+    client = pytest.importorskip("gunicorn.ctl.client")
+    with gunicorn(tmp_path, "--worker-class", "gthread", "application:wsgi") as server:
+        with client.ControlClient(server.until_it_says(r"Control socket listening at (\S+)"), PATIENCE) as control:
+            assert len(control.send_command("show workers")["workers"]) == 2
+            control.send_command("worker add", ["1"])
+        server.until_it_says("(Booting worker)", times=3)
+        assert server.get("/added") == b"/added"
+        assert server.ends_after(signal.SIGTERM) == 0, server.log
 
 
 def test_gunicorn_reloads_its_workers_and_goes_on_serving(tmp_path: Path) -> None:
