@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from _queue import SimpleQueue  # the original, also after monkey patching
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -206,10 +205,6 @@ def _os_threads(futures: Any) -> type[Any]:
 
     class ThreadPoolExecutor(plain):  # type: ignore[misc, valid-type]
         """As the standard library's, and its workers are threads of the OS."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self._work_queue: Any = SimpleQueue()  # a worker needs no hub to wait for it
 
         _adjust_thread_count = run_over(plain._adjust_thread_count, words)
 

@@ -410,6 +410,23 @@ print(isinstance(executors[0], ThreadPoolExecutor), [one.is_alive() for one in e
 """) == ["Executor shutdown has been called", "True [False]"]
 
 
+def test_a_thread_that_is_started_in_the_default_executor_runs_on_when_its_starter_has_returned(prints: Prints) -> None:
+    assert prints("""
+def beat():
+    for _ in range(3):
+        time.sleep(0.01)
+    over.set()
+def connect():
+    thread(beat)
+    return "connected"
+async def main():
+    print(await asyncio.to_thread(connect))
+    print(await asyncio.to_thread(over.wait, 20))
+over = threading.Event()
+asyncio.run(main())
+""") == ["connected", "True"]
+
+
 @pytest.mark.parametrize("where", ["asyncio.run(main())", "thread(lambda: asyncio.run(main())).join()"])
 def test_a_child_gets_what_it_is_sent_and_others_go_on_until_it_ends(prints: Prints, where: str) -> None:
     assert prints(f"""
