@@ -31,7 +31,7 @@ from time import monotonic
 from types import ModuleType
 from typing import Any
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from greenswitch import tasks
 from greenswitch.copies import Namespace, run_over
@@ -51,6 +51,7 @@ class _RunningLoops:
     def __init__(self, events: Any) -> None:
         self._get, self._put = events._get_running_loop, events._set_running_loop
         self._loops: dict[int, Any] = {}
+        self._away: dict[greenlet, Any] = {}
         asyncio: Any = sys.modules.get("_asyncio")  # from Python 3.14 on it keeps the current task by OS thread, too
         self._swap_task: Any = getattr(asyncio, "_swap_current_task", None)
         self._current_task: Any = getattr(asyncio, "current_task", None)
@@ -75,7 +76,7 @@ class _RunningLoops:
     def add(self, loop: Any) -> None:
         """Note that a loop runs."""
         self._loops[id(loop)] = loop
-        leave_by(self._leave)
+        leave_by(self._leave, self._call_as)
 
     def discard(self, loop: Any) -> None:
         """Note that a loop runs no more."""
@@ -83,7 +84,7 @@ class _RunningLoops:
         if not self._loops:
             leave_by(None)
             if self._loops:  # another OS thread has added one in between
-                leave_by(self._leave)
+                leave_by(self._leave, self._call_as)
 
     def _leave(self, go: Callable[[], Any]) -> None:
         """Switch to the next greenlet without the running loop, and go on with it."""
@@ -93,6 +94,7 @@ class _RunningLoops:
             return
         hooks, depth = sys.get_asyncgen_hooks(), sys.get_coroutine_origin_tracking_depth()
         task = self._current_task(loop) if self._swap_task is not None else None
+        self._away[getcurrent()] = loop
         try:
             if task is not None:
                 self._swap_task(loop, None)
@@ -102,10 +104,22 @@ class _RunningLoops:
             go()
         finally:
             self._put(loop)
+            self._away.pop(getcurrent(), None)
             if task is not None:
                 self._swap_task(loop, task)
             sys.set_asyncgen_hooks(*hooks)
             sys.set_coroutine_origin_tracking_depth(depth)
+
+    def _call_as(self, other: greenlet, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function, a signal handler, with the running loop of another greenlet."""
+        loop = self._away.get(other)
+        if loop is None:
+            return function(*args)
+        self._put(loop)
+        try:
+            return function(*args)
+        finally:
+            self._put(None)
 
 
 def _adapt_events(events: Any, replace: Replace) -> None:

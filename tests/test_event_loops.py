@@ -467,6 +467,41 @@ asyncio.run(main())
 """) == ["True"]
 
 
+def test_signal_handlers_see_the_loop_that_main_runs_wherever_they_hit(prints: Prints) -> None:
+    assert prints("""
+def handler(number, frame):
+    if waits:
+        time.sleep(0.001)
+    seen.append(running() is loop)
+    running().call_soon_threadsafe(woken.set)
+def work():
+    async def main():
+        mine = running()
+        for _ in range(5):
+            signal.raise_signal(signal.SIGUSR1)
+            seen.append(running() is mine)
+            await asyncio.sleep(0.002)
+            seen.append(running() is mine)
+    asyncio.run(main())
+    signal.raise_signal(signal.SIGUSR1)
+    seen.append(running() is None)
+async def main():
+    global loop, woken
+    loop, woken = running(), asyncio.Event()
+    await asyncio.to_thread(thread(work).join)
+    time.sleep(0.01)
+    for send in (lambda: signal.raise_signal(signal.SIGUSR1), lambda: thread(signal.raise_signal, signal.SIGUSR1)):
+        woken.clear()
+        send()
+        await woken.wait()
+signal.signal(signal.SIGUSR1, handler)
+for waits in (False, True):
+    seen = []
+    asyncio.run(main())
+    print(len(seen), all(seen), running())
+""") == ["19 True None"] * 2
+
+
 def test_a_loop_in_a_thread_gets_no_signal_handlers_and_leaves_those_of_mains_loop(prints: Prints) -> None:
     assert prints("""
 async def other():

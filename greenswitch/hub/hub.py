@@ -585,16 +585,33 @@ def step_aside() -> None:
 
 
 _leaving_by: Callable[[Callable[[], Any]], Any] | None = None
+_calling_as: Callable[..., Any] | None = None
 
 
-def leave_by(function: Callable[[Callable[[], Any]], Any] | None) -> None:
+def leave_by(
+    function: Callable[[Callable[[], Any]], Any] | None, call_as: Callable[..., Any] | None = None
+) -> None:
     """Make a greenlet that parks call `function(go)` instead of `go()`, which switches to the next one; None: no more.
 
     For state that the interpreter keeps by OS thread although it belongs to a greenlet: `function` puts it away,
     switches, and puts it back. It is called for each park in each thread, so set it only while there is such state.
+    `call_as(other, called, *args)` calls a function with the state that is put away for another greenlet.
     """
-    global _leaving_by
-    _leaving_by = function
+    global _leaving_by, _calling_as
+    _leaving_by, _calling_as = function, call_as
+
+
+def leave(go: Callable[[], Any]) -> None:
+    """Switch to another greenlet by `go()`, as one that parks does (see `leave_by`)."""
+    if _leaving_by is None:
+        go()
+    else:
+        _leaving_by(go)
+
+
+def call_as(other: greenlet.greenlet, function: Callable[..., Any], *args: Any) -> Any:
+    """Call `function(*args)` in the place of `other`, which waits, with the state that belongs to it."""
+    return function(*args) if _calling_as is None else _calling_as(other, function, *args)
 
 
 def current_hub() -> Hub | None:

@@ -19,6 +19,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from signal import getsignal as _getsignal  # the originals, also after monkey patching
 from signal import signal as _set
 from types import FrameType
@@ -28,7 +29,7 @@ from greenlet import getcurrent, greenlet
 
 from greenswitch.hub.carriers import Carrier
 from greenswitch.hub.frames import ours
-from greenswitch.hub.hub import Hub, current_hub
+from greenswitch.hub.hub import Hub, call_as, current_hub, leave
 
 # Modules of this package beneath whose lines a program's own lines run as a matter of course.
 _RUN_PROGRAMS = tuple(f"greenswitch.{name}" for name in "core echo event_loops monkey programs testing".split())
@@ -90,7 +91,7 @@ class _Aside(greenlet):
 
     def run(self, number: int, frame: FrameType | None) -> None:
         try:
-            self.handler(number, frame)
+            call_as(_main(self.hub), self.handler, number, frame)
         except BaseException as error:
             if self.return_.over:
                 _raise_in_main(self.hub, error)
@@ -124,7 +125,7 @@ def _run_aside(
     hub.left = max(hub.left, 1) + 1  # its first wait must switch to the first in the queue, not to the hub
     hub.ready.appendleft(aside.return_)
     try:
-        aside.switch(number, frame)
+        leave(partial(aside.switch, number, frame))
     finally:
         with suppress(ValueError):
             hub.ready.remove(aside.return_)
@@ -132,6 +133,11 @@ def _run_aside(
             hub.ring()  # the handler may have spawned a task or set a timer
     error, aside.failure = aside.failure, None
     return error
+
+
+def _main(hub: Hub) -> greenlet:
+    job = hub.main_job
+    return hub.main if job is None or job.carrier is None else job.carrier
 
 
 def _is_main(hub: Hub, current: greenlet) -> bool:

@@ -111,6 +111,7 @@ def test_gunicorn_serves_and_stops(tmp_path: Path, options: tuple[str, ...], num
         assert [server.get(f"/{number}") for number in range(5)] == [b"/0", b"/1", b"/2", b"/3", b"/4"]
         assert server.ends_after(number) == 0, server.log
         assert server.log.count("Worker exiting") == 2, server.log
+        assert "exited with code" not in server.log and "Traceback" not in server.log, server.log
         assert "Shutting down: Master" in server.log
 
 
