@@ -1,20 +1,33 @@
 """Looking up names: the C library's resolver blocks, so it runs in OS threads; numeric addresses need no look-up.
 
-Knows the standard library's resolver and `to_thread`. Knows no socket.
+Each hub looks up at most 16 names at once, in threads of their own: neither a job of `to_thread` nor one slow name
+server holds up the others.
+
+Knows the standard library's resolver and thread pools. Knows no socket.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from socket import getaddrinfo as _getaddrinfo  # the originals, also when monkey patching has put ours there
 from socket import gethostbyaddr as _gethostbyaddr
 from socket import gethostbyname as _gethostbyname
 from socket import gethostbyname_ex as _gethostbyname_ex
 from socket import gethostname
 from socket import getnameinfo as _getnameinfo
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from greenswitch.threads import to_thread
+from greenswitch.threads import in_pool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_AT_ONCE = 16
+
+
+def _look_up(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    return in_pool("greenswitch.names", _AT_ONCE, function, *args, **kwargs)
 
 
 def is_numeric(host: object) -> bool:
@@ -40,31 +53,31 @@ def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int
     plain_port = port is None or isinstance(port, int) or (isinstance(port, (str, bytes)) and port.isdigit())
     if is_numeric(host) and plain_port:
         return _getaddrinfo(host, port, family, type, proto, flags)
-    return to_thread(_getaddrinfo, host, port, family, type, proto, flags)
+    return _look_up(_getaddrinfo, host, port, family, type, proto, flags)
 
 
 def gethostbyname(hostname: str) -> str:
     """As `socket.gethostbyname`, in an OS thread unless `hostname` is numeric."""
     if is_numeric(hostname):
         return _gethostbyname(hostname)
-    return to_thread(_gethostbyname, hostname)
+    return _look_up(_gethostbyname, hostname)
 
 
 def gethostbyname_ex(hostname: str) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyname_ex`, in an OS thread."""
-    return to_thread(_gethostbyname_ex, hostname)
+    return _look_up(_gethostbyname_ex, hostname)
 
 
 def gethostbyaddr(ip_address: str) -> tuple[str, list[str], list[str]]:
     """As `socket.gethostbyaddr`, in an OS thread."""
-    return to_thread(_gethostbyaddr, ip_address)
+    return _look_up(_gethostbyaddr, ip_address)
 
 
 def getnameinfo(sockaddr: Any, flags: int) -> tuple[str, str]:
     """As `socket.getnameinfo`, in an OS thread unless only numbers are wanted."""
     if flags & socket.NI_NUMERICHOST and flags & socket.NI_NUMERICSERV:
         return _getnameinfo(sockaddr, flags)
-    return to_thread(_getnameinfo, sockaddr, flags)
+    return _look_up(_getnameinfo, sockaddr, flags)
 
 
 def getfqdn(name: str = "") -> str:

@@ -457,7 +457,7 @@ work(15)
     names = [line.split()[0] for line in lines]
     assert names.count("thread") == 15 and names.count("MainThread") == 3
     assert sum(name.startswith("work-") for name in names) == 15
-    assert sum(name.startswith("greenswitch_") for name in names) == 15
+    assert sum(name.startswith("Dummy-") for name in names) == 15  # in threads that are not the program's
 
 
 # -- python -m greenswitch.monkey --------------------------------------------------------------------------------------

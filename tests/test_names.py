@@ -26,7 +26,7 @@ def no_threads(monkeypatch):
     def refuse(function, *args):
         raise AssertionError(f"{function} was to run in a thread")
 
-    monkeypatch.setattr(names, "to_thread", refuse)
+    monkeypatch.setattr(names, "_look_up", refuse)
 
 
 class SlowResolver:

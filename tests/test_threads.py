@@ -19,11 +19,12 @@ import greenlet
 import pytest
 
 import greenswitch
-from greenswitch import getcurrent, joinall, sleep, spawn
+from greenswitch import getcurrent, joinall, sleep, spawn, threads
 from greenswitch.errors import HubError
 from greenswitch.hub import Hub, get_hub
+from greenswitch.hub.deadlock import others_could_wake
 from greenswitch.queues import Queue
-from greenswitch.threads import set_thread_pool_size, to_thread, wrap_future
+from greenswitch.threads import ThreadPool, set_thread_pool_size, to_thread, wrap_future
 from greenswitch.timeouts import move_on_after, timeout
 
 pytestmark = pytest.mark.usefixtures("real_hub")
@@ -145,13 +146,14 @@ def test_result_is_not_kept_alive() -> None:
 
 def test_killed_task_abandons_its_job_and_the_worker_takes_the_next(gate: Gate) -> None:
     set_thread_pool_size(1)
+    workers = [to_thread(threading.get_ident)]
     task = parked_call(gate, ValueError("dropped"))
     task.kill()
     assert task.state == "killed"
-    following = spawn(to_thread, threading.current_thread)
+    following = spawn(to_thread, threading.get_ident)
     sleep(0)
     gate.opened.set()
-    assert "greenswitch" in following.get(LONG).name
+    assert following.get(LONG) == workers[0]
 
 
 def test_task_that_is_timed_out_abandons_its_job(gate: Gate) -> None:
@@ -243,11 +245,10 @@ def test_resizing_lets_jobs_end_as_they_would(gate: Gate) -> None:
 
 def test_closing_the_hub_waits_for_no_job_and_lets_the_workers_go() -> None:
     gate = Gate()
-    workers: list[threading.Thread] = []
+    workers: list[int] = []
 
     def main() -> None:
-        workers.append(to_thread(threading.current_thread))
-        abandoned = spawn(to_thread, gate)
+        abandoned = spawn(to_thread, lambda: (workers.append(threading.get_ident()), gate()))
         until(gate.entered.is_set)
         abandoned.kill()
 
@@ -256,8 +257,7 @@ def test_closing_the_hub_waits_for_no_job_and_lets_the_workers_go() -> None:
     thread.join(LONG)
     assert not thread.is_alive()
     gate.opened.set()
-    workers[0].join(LONG)
-    assert not workers[0].is_alive()
+    until(lambda: workers[0] not in threads.pool_threads)
 
 
 def test_each_hub_has_workers_of_its_own() -> None:
@@ -336,44 +336,96 @@ tasks = [greenswitch.spawn(to_thread, job, number) for number in range(4)]
 with greenswitch.timeout(10):
     numbers, idents, names, hubs = zip(*[task.get() for task in tasks])
 assert numbers == (0, 1, 2, 3) and len(set(idents)) == 4 and os_ident() not in idents, idents
-assert sorted(names) == [f"greenswitch_{number}" for number in range(4)] and not any(hubs), (names, hubs)
+assert not any(hubs), hubs
 assert count_workers() == 4 and _thread._count() == 0
 print("well")
 """)
     assert (done.stdout, done.stderr, done.returncode) == ("well\n", "", 0)
 
 
-def test_task_killed_while_a_worker_starts_loses_neither_the_worker_nor_the_end_of_the_program() -> None:
+AT_THE_END = """
+import atexit, socket, threading, time, warnings
+from greenswitch.threads import ThreadPool, to_thread
+def work(when):
+    print(when, to_thread(abs, -3), ThreadPool(1).apply(len, ["ab"]), bool(getaddrinfo("localhost", 80)))
+def late():
+    {sleep}(0.1)
+    work("thread")
+{early}
+atexit.register(work, "atexit")
+threading.Thread(target=late).start()
+"""
+
+
+@pytest.mark.parametrize("early", ["", "work('main')"])
+@pytest.mark.parametrize("patched", [True, False])
+def test_threads_and_look_ups_work_when_main_has_ended(patched: bool, early: str) -> None:
+    imports = "from socket import getaddrinfo" if patched else "from greenswitch.green.socket import getaddrinfo"
+    script = (PATCHED if patched else "") + imports + AT_THE_END.format(early=early, sleep="time.sleep")
+    done = run_script(script)
+    lines = [f"{when} 3 2 True\n" for when in (["main"] if early else []) + ["thread", "atexit"]]
+    assert (done.stdout, done.stderr, done.returncode) == ("".join(lines), "", 0)
+
+
+def test_workers_are_not_among_the_programs_threads() -> None:
     done = run_script(PATCHED + """
-from greenswitch import threads
-gate, busy = (monkey.get_original("_thread", "allocate_lock")() for _ in range(2))
-gate.acquire(), busy.acquire()
-begin = threads._Worker._bootstrap_inner
-def begin_late(self):
-    with gate:
-        begin(self)
-threads._Worker._bootstrap_inner = begin_late
-threads.set_thread_pool_size(1)
-idents = []
-def job():
-    with busy:
-        idents.append(os_ident())
-task = greenswitch.spawn(to_thread, job)
-while task.state != "parked":
-    greenswitch.sleep(0)
-task.kill(block=False)
-greenswitch.sleep(0)
-assert task.state == "parked", "shielded until the worker runs"
-gate.release()
-task.join()
-assert task.state == "killed", task
-busy.release()
-idents.append(to_thread(os_ident))
-# That job was called off, or the worker had begun it: either way the same worker has taken the next one.
-assert len(set(idents)) == 1 and count_workers() == 1, idents
-print("well")
+import socket
+to_thread(threading.current_thread)
+socket.getaddrinfo("localhost", 80)
+print(threading.active_count(), threading.enumerate() == [threading.main_thread()], count_workers())
 """)
-    assert (done.stdout, done.stderr, done.returncode) == ("well\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == ("1 True 2\n", "", 0)
+
+
+# -- a pool of the program's own ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def threads_may_wake(real_hub: Hub) -> None:
+    real_hub.others_could_wake = others_could_wake
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_pool_makes_calls_in_all_ways_and_raises_what_they_raise() -> None:
+    with ThreadPool(2) as pool:
+        assert pool.apply(pow, (2, 3)) == 8 and pool.apply(int, kwargs={}) == 0
+        assert pool.spawn(pow, 2, 4).get() == 16
+        assert pool.map(pow, range(5), range(5)) == [1, 1, 4, 27, 256]
+        assert list(pool.imap(abs, range(-20, 0))) == list(range(20, 0, -1))
+        assert sorted(pool.imap_unordered(abs, range(-20, 0))) == list(range(1, 21))
+        called: list[int] = []
+        pool.apply_async(abs, (-5,), callback=called.append).get()
+        until(lambda: called == [5])
+        with pytest.raises(ZeroDivisionError):
+            pool.apply(divmod, (1, 0))
+        with pytest.raises(ZeroDivisionError):
+            list(pool.imap(divmod, [1], [0]))
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.spawn(int)
+    with pytest.raises(ValueError, match="at least one"):
+        ThreadPool(0)
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_pool_runs_no_more_calls_at_once_than_its_size(gate: Gate) -> None:
+    pool = ThreadPool(2)
+    results = [pool.spawn(gate, number) for number in range(4)]
+    assert not pool.join(0.05) and repr(pool) == "<ThreadPool of 2, 2 started>"
+    gate.opened.set()
+    assert pool.join(LONG) and [result.value for result in results] == [0, 1, 2, 3]
+    pool.close()
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_kill_of_a_pool_calls_off_what_no_thread_has_begun(gate: Gate) -> None:
+    pool = ThreadPool(1)
+    first, second = pool.spawn(gate, "first"), pool.spawn(int)
+    until(gate.entered.is_set)
+    pool.kill()
+    with pytest.raises(greenlet.GreenletExit):
+        second.get(timeout=LONG)
+    gate.opened.set()
+    assert first.get(timeout=LONG) == "first"
 
 
 # -- futures -----------------------------------------------------------------------------------------------------------

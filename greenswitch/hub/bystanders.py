@@ -12,9 +12,13 @@ from collections.abc import Callable
 
 from greenswitch.hub.os_threads import count_os_threads
 
-__all__ = ["Bystander", "allocate_lock", "pause", "there_are_others"]
+__all__ = ["Bystander", "allocate_lock", "pause", "pool_calls", "pool_threads", "there_are_others"]
 
 _running: set[Bystander] = set()
+pool_threads: set[int] = set()
+"""Idents of the threads of pools. They wake nothing, unless a call is on its way to them or runs."""
+pool_calls: set[object] = set()
+"""The calls that pools have been given and that have not ended. Both sets are kept by `greenswitch.threads`."""
 
 
 class Bystander:
@@ -70,8 +74,8 @@ class Bystander:
 
 
 def there_are_others() -> bool:
-    """Return whether there is an OS thread besides the main one and those that only look on."""
-    return count_os_threads() > len(_running)
+    """Return whether there is an OS thread besides the main one, those that only look on, and idle ones of pools."""
+    return bool(pool_calls) or count_os_threads() > len(_running) + len(pool_threads)
 
 
 def pause(seconds: float) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from time import monotonic
 from typing import Any
+from unittest import mock
 
 import greenlet
 import pytest
@@ -24,6 +25,7 @@ from greenswitch import (
     joinall,
     killall,
     move_on_after,
+    names,
     sleep,
     sockets,
     spawn,
@@ -40,7 +42,6 @@ from greenswitch.hub import Hub, Waiter
 from greenswitch.locks import AsyncResult, Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from greenswitch.queues import Channel, LifoQueue, PriorityQueue, Queue, SimpleQueue, select
 from greenswitch.testing import VirtualTime
-from greenswitch.threads import set_thread_pool_size
 
 LOCALHOST = ("127.0.0.1", 0)
 PEERS = r"fd \d+ \(127\.0\.0\.1:\d+, peer 127\.0\.0\.1:\d+\)"
@@ -374,6 +375,14 @@ def future(stage: Stage) -> tuple[Callable[[], Any], str]:
 
 @kind
 def name_of_a_host(stage: Stage) -> tuple[Callable[[], Any], str]:
+    found = threading.Event()
+    stage.stack.callback(found.set)
+
+    def getaddrinfo(*address: Any) -> list[Any]:
+        found.wait(30)
+        return []
+
+    stage.stack.enter_context(mock.patch.object(names, "_getaddrinfo", getaddrinfo))
     call = lambda: sockets.create_connection(("name.invalid", 80))  # noqa: E731
     return call, "run in a thread getaddrinfo in create_connection"
 
@@ -455,7 +464,6 @@ def waiting(call: Callable[[], Any]) -> None:
 
 def test_a_hundred_that_wait_in_all_ways_have_a_hundred_right_reasons(stage: Stage) -> None:
     assert len(KINDS) == 50
-    set_thread_pool_size(2)  # both of them taken, so that a name waits to be looked up
     expected: list[tuple[str, str]] = []
     started = []
     for make in sorted(KINDS.values(), key=lambda make: make is not in_a_thread):
