@@ -28,7 +28,6 @@ from contextvars import copy_context
 from functools import wraps
 from threading import main_thread
 from time import monotonic
-from types import ModuleType
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -318,11 +317,3 @@ CHANGES: Mapping[str, Callable[[Any, Replace], None]] = {
     "uvloop": _adapt_uvloop,
 }
 """By module, what changes it: `change(module, replace)`, once, before or after patching, when it is imported."""
-
-
-def adapt_imported(replace: Replace) -> None:
-    """Change those modules that have been imported."""
-    for name, change in CHANGES.items():
-        module: ModuleType | None = sys.modules.get(name)
-        if module is not None:
-            change(module, replace)

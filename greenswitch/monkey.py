@@ -14,8 +14,8 @@ it replaces:
   does nothing but that: nothing is changed until the whole plan is known.
 - `after_being_patched()` and `after_being_unpatched()`, where a twin has them, are called when that has been done.
 
-A thread that runs an event loop of asyncio's parks where the loop would sleep (see `greenswitch.event_loops`).
-multiprocessing keeps the originals.
+A thread that runs an event loop of asyncio's parks where the loop would sleep (see `greenswitch.event_loops`). So does
+one that waits for another process by multiprocessing (see `greenswitch.interprocess`).
 
 Knows the twins by name. Must not know what is in them.
 """
@@ -34,11 +34,11 @@ from typing import Any
 
 import greenlet
 
+from greenswitch import event_loops, interprocess
 from greenswitch.copies import Adapting, Finder, ImportingAnew
 from greenswitch.errors import HubError
-from greenswitch.event_loops import CHANGES, adapt_imported
 from greenswitch.hub import describe
-from greenswitch.originals import Originals, keeps_originals
+from greenswitch.originals import Originals
 from greenswitch.patches import Early, Plan, is_standard, locks_of, names_elsewhere, standard_modules
 from greenswitch.programs import leave, run_module, run_script
 
@@ -54,9 +54,11 @@ SWITCHES: Mapping[str, tuple[str, ...]] = {
     "subprocess": ("subprocess",),
     "signal": ("signal",),
     "sys": ("sys", "builtins"),
+    "multiprocessing": ("_multiprocessing",),
 }
 """What `patch_all` can be told to leave alone, and the twins that belong to it."""
 
+_CHANGES = {**event_loops.CHANGES, **interprocess.CHANGES}
 _patched: list[tuple[str, ...]] = []  # each time, the twins
 _done: list[Plan] = []  # and what has been replaced
 _finders: list[Finder] = []
@@ -157,18 +159,18 @@ def _complete(plan: Plan) -> list[Finder]:
     if _originals is None:
         _originals = Originals()
     if not _done:
-        adapt_imported(plan.replace)
+        for name, change in _CHANGES.items():
+            if name in sys.modules:
+                change(sys.modules[name], plan.replace)
     for module, name, one in list(names_elsewhere(plan)):
-        if is_standard(module.__name__) and not keeps_originals(module.__name__):
+        if is_standard(module.__name__):
             plan.replace(module, name, one.after)
     if any(one.name == "allocate_lock" for one in plan):
-        modules = [module for module in standard_modules() if not keeps_originals(module.__name__)]
-        for owner, name, ours in locks_of(modules):
+        for owner, name, ours in locks_of(standard_modules()):
             plan.replace(owner, name, ours)
     if _done:
         return []
-    _originals.patch(plan.replace)
-    return [*_originals.finders, Adapting({name: partial(_adapt, plan, change) for name, change in CHANGES.items()})]
+    return [_originals.finder, Adapting({name: partial(_adapt, plan, change) for name, change in _CHANGES.items()})]
 
 
 def _adapt(plan: Plan, change: Callable[[Any, Callable[..., None]], None], module: ModuleType) -> None:

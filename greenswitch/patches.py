@@ -110,12 +110,12 @@ def locks_of(modules: Iterable[ModuleType]) -> Iterator[tuple[Any, str, Any]]:
     for module in modules:
         for name, value in list(vars(module).items()):
             if type(value) in (_OSLock, _OSRLock) and _is_free(value):
-                yield module, name, _in_its_place(value)
+                yield module, name, in_its_place(value)
     logging = sys.modules.get("logging")
     for reference in list(getattr(logging, "_handlerList", ())):
         handler = reference()
         if type(getattr(handler, "lock", None)) is _OSRLock and _is_free(handler.lock):
-            yield handler, "lock", _in_its_place(handler.lock)
+            yield handler, "lock", in_its_place(handler.lock)
 
 
 def standard_modules() -> Iterator[ModuleType]:
@@ -145,7 +145,7 @@ def _can_be_had(one: Any) -> bool:
     return free
 
 
-def _in_its_place(theirs: Any) -> Any:
+def in_its_place(theirs: Any) -> Any:
     ours = _thread.allocate_lock() if isinstance(theirs, _OSLock) else _thread.RLock()
     _in_place.add(ours)
     return ours

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("names", "sockets", "tls", "descriptors", "processes", "files", "servers", "drivers"),
     ("green/",),
     (
-        *("monkey", "patches", "originals", "event_loops", "programs", "guests/"),
+        *("monkey", "patches", "originals", "event_loops", "interprocess", "programs", "guests/"),
         *("recorder/", "stepper", "dump/", "watchdog", "assertions"),
     ),
     ("testing", "echo", "__init__"),

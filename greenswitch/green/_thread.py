@@ -40,10 +40,6 @@ _start_joinable_os_thread: Any = getattr(original, "start_joinable_thread", None
 _OSThreadHandle: Any = getattr(original, "_ThreadHandle", ())
 _JOINABLE: Final = sys.version_info >= (3, 13)
 
-# Whose threads wait where no hub can help them: in C, or with originals that monkey patching leaves them.
-OS_THREADS_OF = ("multiprocessing", "concurrent.futures.process")
-
-
 _SPIN: Final = 1000
 _spins = count(1)
 
@@ -281,11 +277,7 @@ def _wants_os_thread(function: Callable[..., Any]) -> bool:
     thread = getattr(function, "__self__", None)
     started = getattr(thread, "_started", None)  # an Event, over a Condition, over a lock
     waits_with = getattr(getattr(started, "_cond", None), "_lock", None)
-    return (
-        isinstance(thread, OSThread)
-        or type(thread).__module__.startswith(OS_THREADS_OF)
-        or (waits_with is not None and not isinstance(waits_with, locks.Lock))
-    )
+    return isinstance(thread, OSThread) or (waits_with is not None and not isinstance(waits_with, locks.Lock))
 
 
 def _in_os_thread(call: list[Any]) -> None:
