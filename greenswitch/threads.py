@@ -120,6 +120,8 @@ def _work(begun: LockType, calls: SimpleQueue[_Call | None], idle: deque[None]) 
             if call.claim():
                 _run(call)
             del call
+            # If the call has asked for `threading.current_thread()`, that has noted a thread of its own making.
+            getattr(threading, "_active", {}).pop(me, None)
             idle.append(None)
     finally:
         pool_threads.discard(me)
@@ -132,8 +134,6 @@ def _run(call: _Call) -> None:
     try:
         call.run()
     finally:
-        # `threading.current_thread()` has noted a thread of its own making for this one, if the call has asked.
-        getattr(threading, "_active", {}).pop(get_ident(), None)
         _running.discard(runs)
         runs.release()
 
