@@ -12,7 +12,6 @@ it replaces:
 - `REPLACED` are the twin's names that take the place of the original module's;
 - `patch(replace)`, where a twin has it, calls `replace(owner, name, value)` for whatever else there is to replace. It
   does nothing but that: nothing is changed until the whole plan is known.
-- `after_being_patched()` and `after_being_unpatched()`, where a twin has them, are called when that has been done.
 
 A thread that runs an event loop of asyncio's parks where the loop would sleep (see `greenswitch.event_loops`). So does
 one that waits for another process by multiprocessing (see `greenswitch.interprocess`).
@@ -105,7 +104,6 @@ def patch_all(*, strict: bool = False, force: bool = False, **switches: bool) ->
             _originals.hide(plan.by_module())
         for finder in finders:
             finder.install()
-        _tell(twins, "patched")
         _patched.append(twins)
         _done.append(plan)
         _finders.extend(finders)
@@ -117,14 +115,9 @@ def unpatch_all() -> None:
     while _done:
         for one in reversed(_done.pop()):
             one.undo()
-        _tell(_patched.pop(), "unpatched")
+        _patched.pop()
     while _finders:
         _finders.pop().remove()
-
-
-def _tell(twins: tuple[str, ...], what: str) -> None:
-    for name in twins:
-        getattr(import_module(f"greenswitch.green.{name}"), f"after_being_{what}", int)()
 
 
 def is_module_patched(name: str) -> bool:

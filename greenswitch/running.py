@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import greenlet
 
 from greenswitch.errors import HubError
-from greenswitch.hub import Handlers, Hub, describe
+from greenswitch.hub import Hub, describe
 from greenswitch.tasks import Task, spawn
 from greenswitch.waiting import killall
 
@@ -27,7 +27,7 @@ def run(main: Callable[..., Outcome], *args: Any, hub: Hub | None = None, grace:
         who = describe(greenlet.getcurrent())
         raise HubError(f"run() starts a hub, and {who} runs inside one: spawn() a task instead")
     hub = hub or Hub()
-    with Handlers(), hub:
+    with hub:
         task = hub.main_job = spawn(main, *args)
         task.name = getattr(main, "__name__", "main")
         try:

@@ -283,7 +283,9 @@ class Task(Job):
             self._failed(error)
         hub = self.hub
         if carrier is not None and (hub.interrupts or hub.shields):
-            hub.withdraw(carrier)
+            pending = hub.withdraw(carrier)
+            if pending and hub.main_job is self:
+                hub.inherit(pending)
         links = self._links
         while links:
             try:

@@ -29,7 +29,7 @@ from greenswitch.dump.by_debugger import ask_by_debugger, remote_exec
 from greenswitch.dump.notes import note_times
 from greenswitch.dump.report import Report, dump
 from greenswitch.errors import HubError
-from greenswitch.hub import os_ident
+from greenswitch.hub import call_signal_handler, os_ident
 from greenswitch.hub.bystanders import pause
 
 _MAILBOX = "greenswitch-dump"
@@ -84,7 +84,7 @@ class DumpSignal:
             with suppress(Exception):
                 _write(sys.__stderr__, f"greenswitch: no dump: {type(error).__name__}: {error}\n")
         if callable(self._previous):
-            self._previous(number, frame)
+            call_signal_handler(self._previous, number, frame)
 
     def _answer(self, report: Report) -> None:
         mailbox = self._mailbox

@@ -1,8 +1,8 @@
 """The twin of the standard library's `signal`: waiting for a signal parks the task.
 
-A handler belongs to main, as with threads: it may wait, and main gets what it raises (see `greenswitch.hub.signals`).
-Replaced are `signal` and `getsignal`, and the calls that wait: pause, sigwait, sigwaitinfo, sigtimedwait. Neither the
-wakeup fd nor SIGCHLD is touched.
+Handlers may wait, spawn and wake tasks, and what they raise is raised in main: see `greenswitch.hub.signals`, which
+does that also in a program that is not patched. Replaced are only the calls that wait: pause, sigwait, sigwaitinfo,
+sigtimedwait. Neither the wakeup fd nor SIGCHLD is touched.
 
 Knows the hub, and the standard library's `signal`.
 """
@@ -19,8 +19,10 @@ from threading import main_thread
 from types import FrameType
 from typing import Any
 
+from greenlet import greenlet
+
 from greenswitch.green import rest_of
-from greenswitch.hub import OutsideWaiter, current_hub, get_handler, get_hub, set_handler, unwrap_all, wrap_all
+from greenswitch.hub import OutsideWaiter, current_hub, get_hub
 from greenswitch.tasks import sleep
 
 _pause: Any = getattr(original, "pause", None)
@@ -29,21 +31,6 @@ _sigwaitinfo: Any = getattr(original, "sigwaitinfo", None)
 _sigwait: Any = getattr(original, "sigwait", None)
 
 _FIRST, _LONGEST = 0.001, 0.02  # seconds between two looks for a signal that is blocked
-
-
-signal, getsignal = set_handler, get_handler
-
-
-def after_being_patched() -> None:
-    """Wrap the handlers that are set already."""
-    if get_ident() == main_thread().ident:
-        wrap_all()
-
-
-def after_being_unpatched() -> None:
-    """Give the interpreter the program's own handlers again."""
-    if get_ident() == main_thread().ident:
-        unwrap_all()
 
 
 # -- pause: until a handler has run ------------------------------------------------------------------------------------
@@ -89,18 +76,17 @@ def _telling(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, 
     def tell(number: int, frame: FrameType | None) -> None:
         try:
             handler(number, frame)
-        except BaseException:  # nothing has wrapped the handler: main, if it pauses, gets this from the hub
-            _wake(but_main=True)
+        except BaseException:
+            _wake(besides=get_hub().main)  # where it will be raised, also if main pauses
             raise
-        _wake(but_main=False)
+        _wake()
 
     return tell
 
 
-def _wake(but_main: bool) -> None:
+def _wake(besides: greenlet | None = None) -> None:
     for waiter in list(_pausing):
-        gets_an_error = waiter.greenlet in waiter.hub.interrupts or (but_main and waiter.greenlet is waiter.hub.main)
-        if not gets_an_error:
+        if besides is None or waiter.greenlet is not besides:
             waiter.wake()
 
 
@@ -152,13 +138,11 @@ def _look_for(signals: set[int], deadline: float | None) -> Any:
         wait = min(wait * 2, _LONGEST)
 
 
-REPLACED: tuple[str, ...] = ("signal", "getsignal")
-if _pause is not None:
-    REPLACED += ("pause",)
+REPLACED: tuple[str, ...] = ("pause",) if _pause is not None else ()
 if _sigtimedwait is not None:
     REPLACED += ("sigtimedwait", "sigwait", "sigwaitinfo")
 
-for _name in {"pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - {*REPLACED}:
+for _name in {"pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - set(REPLACED):
     del globals()[_name]  # found in the original, or not there either
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]

@@ -6,6 +6,7 @@ from greenswitch.hub.deadlock import Awaited
 from greenswitch.hub.hub import (
     Hub,
     Switchable,
+    call_signal_handler,
     current_hub,
     get_hub,
     has_hub,
@@ -18,7 +19,6 @@ from greenswitch.hub.naming import brief, describe
 from greenswitch.hub.os_threads import OSLock, os_ident
 from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller, Poller, SelectorPoller, make_poller
 from greenswitch.hub.readiness import Direction, Registration, closed_error, register, wait_readable, wait_writable
-from greenswitch.hub.signals import Handlers, get_handler, set_handler, unwrap_all, wrap_all
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
@@ -31,7 +31,6 @@ __all__ = [
     "Carrier",
     "Direction",
     "EpollPoller",
-    "Handlers",
     "Hub",
     "Job",
     "OSLock",
@@ -44,10 +43,10 @@ __all__ = [
     "Timers",
     "Waiter",
     "brief",
+    "call_signal_handler",
     "closed_error",
     "current_hub",
     "describe",
-    "get_handler",
     "get_hub",
     "has_hub",
     "leave_by",
@@ -56,10 +55,7 @@ __all__ = [
     "new_waiter",
     "os_ident",
     "register",
-    "set_handler",
     "step_aside",
-    "unwrap_all",
     "wait_readable",
     "wait_writable",
-    "wrap_all",
 ]

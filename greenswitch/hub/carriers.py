@@ -141,8 +141,9 @@ class Carriers:
 
     def jobs(self) -> list[Job]:
         """Return every job that is running or parked, or waits for its start, in the ready queue or by a timer."""
-        started = [carrier.job for carrier in self.all if carrier.job is not None]
-        starting = [entry for entry in self._hub.ready if isinstance(entry, Job)]
+        # A list is made in one step: a signal handler may come amid a loop.
+        started = [carrier.job for carrier in list(self.all) if carrier.job is not None]
+        starting = [entry for entry in list(self._hub.ready) if isinstance(entry, Job)]
         return started + starting + [job for job, _ in self.starting_later()]
 
     def starting_later(self) -> list[tuple[Job, float]]:

@@ -11,8 +11,7 @@ import threading
 from _thread import get_ident  # the original, as in the hub
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from signal import getsignal as _getsignal  # the original
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import greenlet
 
@@ -20,6 +19,7 @@ from greenswitch.hub.bystanders import there_are_others
 from greenswitch.hub.carriers import Job
 from greenswitch.hub.frames import where
 from greenswitch.hub.naming import brief, few
+from greenswitch.hub.signals import wakes_nobody
 from greenswitch.hub.waiters import Waiter
 
 _LISTED = 20  # of those who wait; a server may have ten thousand
@@ -73,17 +73,7 @@ def others_could_wake() -> bool:
     # Not sys._current_frames(): on CPython 3.11 two threads that ask it at once hang if the collector runs within.
     if there_are_others():
         return True
-    return not all(_wakes_nobody(_getsignal(number)) for number in signal.valid_signals())
-
-
-def _wakes_nobody(handler: Any) -> bool:
-    """Return whether a signal's `handler` wakes nothing: it is no function, or its object has a true `wakes_nobody`."""
-    handler = getattr(handler, "wrapped_handler", handler)
-    return (
-        not callable(handler)
-        or handler is signal.default_int_handler
-        or getattr(getattr(handler, "__self__", None), "wakes_nobody", False) is True
-    )
+    return not all(wakes_nobody(signal.getsignal(number)) for number in signal.valid_signals())
 
 
 def deadlock_report(parked: Mapping[greenlet.greenlet, Waiter]) -> str:

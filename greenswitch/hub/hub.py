@@ -58,6 +58,7 @@ from greenswitch.hub.deadlock import deadlock_report, others_could_wake
 from greenswitch.hub.naming import describe
 from greenswitch.hub.os_threads import count_os_threads, give_way
 from greenswitch.hub.pollers import EpollPoller, Poller, SelectorPoller, make_poller
+from greenswitch.hub.signals import SignalHandlers
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, BareWaiter, OutsideWaiter, Waiter
 
@@ -145,6 +146,8 @@ class Hub:
         self.main = main_greenlet()
         self.main_job: Job | None = None
         """The job that is the program, if `run` runs it: what a signal handler raises is raised there."""
+        self.owed: list[BaseException] = []
+        """What signal handlers have raised and the main job has not met: if it ends before, main gets it."""
         self.open(make_poller() if poller is None else poller)
 
     def open(self, poller: Poller) -> None:
@@ -153,6 +156,7 @@ class Hub:
         self.alarm = Alarm(poller)
         self.registrations[self.alarm.fd] = self.alarm
         self.greenlet = greenlet.greenlet(self._run, self.main)
+        _signal_handlers.attach(self)
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
@@ -280,6 +284,13 @@ class Hub:
             self.interrupts[target] = others
         return [other for other in pending if other is error]
 
+    def inherit(self, pending: list[BaseException]) -> None:
+        """Raise in the main greenlet what signal handlers have raised and the main job has not met before it ended."""
+        owed, self.owed = self.owed, []
+        for error in owed:
+            if any(one is error for one in pending):
+                self.interrupt_main(error)
+
     def _next_interrupt(self, current: greenlet.greenlet) -> BaseException:
         pending = self.interrupts[current]
         error = pending.pop(0)
@@ -334,6 +345,17 @@ class Hub:
         """Call `function()` in the hub's greenlet now; return when the turn of the caller comes in the ready queue."""
         return Callback(self, function, ()).switch()
 
+    def leave(self, go: Callable[[], Any]) -> None:
+        """Switch to another greenlet by `go()`, as one that parks does (see `leave_by`)."""
+        if _leaving_by is None:
+            go()
+        else:
+            _leaving_by(go)
+
+    def call_as(self, other: greenlet.greenlet, function: Callable[..., Any], *args: Any) -> Any:
+        """Call `function(*args)` in the place of `other`, which waits, with the state that belongs to it."""
+        return function(*args) if _calling_as is None else _calling_as(other, function, *args)
+
     def ring(self) -> None:
         """Get the hub out of the poller. Any thread."""
         self.alarm.ring()
@@ -370,10 +392,10 @@ class Hub:
         if self.ready and count_os_threads():
             self.gives_way = give_way(self.gives_way)
         timers = self.timers
-        due = timers.next_due()
         timeout: float | None = None
         self.asleep = True
-        # Looked at after saying so: who appended before that didn't ring, who appends from now on does.
+        # Both are looked at after saying so: what was added before that didn't ring, what is added from now on does.
+        due = timers.next_due()
         if self.ready:
             timeout = 0.0
         elif due is not None:
@@ -482,6 +504,7 @@ class Hub:
             except Exception as error:
                 self.on_error(f"closing {kept!r} with its hub", error)
         self.ready.clear()
+        unmet = self.withdraw(self.main)
         self._forget()
         for waiter in self.parked.values():
             waiter.cancel()  # a lock that it stands in line for goes to the next
@@ -489,6 +512,7 @@ class Hub:
         self.poller.close()
         if getattr(_of_thread, "hub", None) is self:
             _of_thread.hub = self.previous
+        _signal_handlers.detach(self, unmet)
 
     def _stands_beneath(self, one: greenlet.greenlet | None) -> bool:
         while one is not None and one is not self.greenlet:
@@ -601,22 +625,13 @@ def leave_by(
     _leaving_by, _calling_as = function, call_as
 
 
-def leave(go: Callable[[], Any]) -> None:
-    """Switch to another greenlet by `go()`, as one that parks does (see `leave_by`)."""
-    if _leaving_by is None:
-        go()
-    else:
-        _leaving_by(go)
-
-
-def call_as(other: greenlet.greenlet, function: Callable[..., Any], *args: Any) -> Any:
-    """Call `function(*args)` in the place of `other`, which waits, with the state that belongs to it."""
-    return function(*args) if _calling_as is None else _calling_as(other, function, *args)
-
-
 def current_hub() -> Hub | None:
     """Return this thread's hub, or None where there is none."""
     return getattr(_of_thread, "hub", None)
+
+
+_signal_handlers = SignalHandlers(current_hub, step_aside)
+call_signal_handler = _signal_handlers.call
 
 
 def has_hub() -> bool:
