@@ -21,6 +21,7 @@ from _thread import start_new_thread as _start_os_thread
 from collections.abc import Callable
 from contextvars import Context
 from itertools import count
+from time import monotonic
 from typing import Any, Final, NoReturn
 from weakref import WeakSet
 
@@ -34,24 +35,33 @@ from greenswitch.locks import Event
 from greenswitch.locks.mutexes import whatever_comes
 from greenswitch.tasks import Task, getcurrent
 from greenswitch.threads import OSThread, count_workers
+from greenswitch.timeouts import shield
 
 _os_shutdown: Callable[[], None] = getattr(original, "_shutdown", lambda: None)
 _start_joinable_os_thread: Any = getattr(original, "start_joinable_thread", None)
 _OSThreadHandle: Any = getattr(original, "_ThreadHandle", ())
 _JOINABLE: Final = sys.version_info >= (3, 13)
 
-_SPIN: Final = 1000
-_spins = count(1)
+_OFTEN: Final = 1000
+_acquires = count(1)
 
 
 def _be_fair() -> None:
-    """Let others go on, after many locks that could be had at once: a thread may spin until another does its part.
+    """Let others go on if the task that calls has not waited for so long that a real thread would lose the GIL.
 
-    Real threads take turns by time; and who takes a lock, ready to wait for it, may lose his turn there.
+    It may spin on a lock until another thread does its part. A pending kill or deadline is kept: the lock may be free,
+    and then the call must not raise.
     """
     hub = current_hub()
-    if hub is not None and not hub.closed and greenlet.getcurrent() is not hub.greenlet:
-        step_aside()
+    if hub is None or hub.closed or greenlet.getcurrent() is hub.greenlet:
+        return
+    switches = hub.turns, hub.left  # one of them changes at each switch
+    before, since = hub.local.get(_be_fair, (None, 0.0))
+    if before != switches:
+        hub.local[_be_fair] = switches, monotonic()
+    elif monotonic() - since > sys.getswitchinterval():
+        with shield():
+            step_aside()
 
 
 class lock(locks.Lock):  # the original's name
@@ -68,7 +78,7 @@ class lock(locks.Lock):  # the original's name
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as `greenswitch.locks.Lock.acquire`."""
-        if next(_spins) % _SPIN == 0 and blocking:
+        if next(_acquires) % _OFTEN == 0:
             _be_fair()
         return super().acquire(blocking, timeout)
 
@@ -107,7 +117,7 @@ class RLock(locks.RLock):
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as `greenswitch.locks.RLock.acquire`."""
-        if next(_spins) % _SPIN == 0 and blocking:
+        if next(_acquires) % _OFTEN == 0:
             _be_fair()
         return super().acquire(blocking, timeout)
 
@@ -124,6 +134,33 @@ def _repr(one: locks.Lock) -> str:
     """Return the original's repr, and who holds it."""
     state = "locked" if one.locked() else "unlocked"
     return f"<{state} {type(one).__module__}.{type(one).__qualname__} object {one.text} at {id(one):#x}>"
+
+
+class BriefLock(locks.Lock):
+    """A lock that no task holds while it waits, as that of a `queue.Queue`: whoever wants it has it in a moment.
+
+    So what would interrupt the wait for it is kept for the next wait: a `put` that has room must not raise a kill.
+    """
+
+    __slots__ = ()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take the lock, as `threading.Lock.acquire`."""
+        if next(_acquires) % _OFTEN == 0:
+            _be_fair()
+        if not blocking or timeout != -1:
+            return super().acquire(blocking, timeout)
+        if not super().acquire(False):
+            whatever_comes(super().acquire)
+        return True
+
+    __enter__ = acquire
+
+    def _release_save(self) -> None:
+        self.release()
+
+    def _acquire_restore(self, _: None) -> None:
+        self.acquire()
 
 
 LockType = lock

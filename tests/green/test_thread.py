@@ -10,7 +10,7 @@ from typing import Any
 import greenlet
 import pytest
 
-from greenswitch import sleep, spawn, to_thread
+from greenswitch import Event, sleep, spawn, to_thread
 from greenswitch.green import _thread
 from greenswitch.hub import Hub, get_hub
 from greenswitch.testing import VirtualTime
@@ -92,33 +92,66 @@ def test_lock_is_made_by_its_type_only_where_the_originals_is() -> None:
             _thread.lock()
 
 
-def test_task_that_spins_on_locks_lets_the_others_do_their_part(hub: Hub) -> None:
-    def spin() -> int:
-        for turn in range(100_000):
-            with lock:
+@pytest.mark.parametrize("blocking", [True, False])
+@pytest.mark.parametrize("kind", [_thread.allocate_lock, _thread.RLock, _thread.BriefLock])
+def test_task_that_spins_on_a_lock_lets_the_others_do_their_part(kind: Any, blocking: bool, hub: Hub) -> None:
+    def spin() -> None:
+        while True:
+            if lock.acquire(blocking):
+                lock.release()
                 if ready:
-                    return turn
-        return -1
+                    return
 
-    lock, ready = _thread.allocate_lock(), list[bool]()
+    lock, ready = kind(), list[bool]()
     spinning = spawn(spin)
     spawn(ready.append, True)
-    assert 0 < spinning.get() <= 1000
+    spinning.join()
 
 
-def test_hub_and_calls_that_do_not_block_never_switch_for_fairness(hub: Hub) -> None:
-    def spin(blocking: bool) -> None:
+def test_task_that_tries_a_held_lock_again_and_again_lets_its_holder_release_it(hub: Hub) -> None:
+    lock = _thread.allocate_lock()
+    lock.acquire()
+
+    def spin() -> None:
+        while not lock.acquire(False):
+            pass
+
+    spinning = spawn(spin)
+    spawn(lock.release)
+    spinning.join()
+
+
+@pytest.mark.parametrize("kind", [_thread.allocate_lock, _thread.RLock, _thread.BriefLock])
+def test_free_lock_raises_no_kill_that_is_pending(kind: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> int:
+        event.wait()
+        for turn in range(5000):
+            with lock:
+                taken.append(turn)
+        return len(taken)
+
+    monkeypatch.setattr(sys, "getswitchinterval", float)  # 0.0: others get their turn at each occasion
+    lock, event, taken = kind(), Event(), list[int]()
+    task = spawn(work)
+    sleep(0)
+    event.set()
+    task.kill(block=False)
+    assert task.get() == 5000
+
+
+def test_callback_in_the_hub_never_switches_for_fairness(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spin() -> None:
         for _ in range(2500):
-            lock.acquire(blocking)
+            lock.acquire()
             lock.release()
         seen.append(len(other))
 
+    monkeypatch.setattr(sys, "getswitchinterval", float)
     lock, seen, other = _thread.allocate_lock(), list[int](), list[int]()
-    hub.call_soon(spin, True)
-    sleep(0)
+    hub.call_soon(spin)
     spawn(other.append, 1)
-    spin(False)
-    assert seen == [0, 0]
+    sleep(0)
+    assert seen == [0]
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------
@@ -259,4 +292,4 @@ def test_shutdown_waits_for_all_but_daemons(hub: Hub, time: VirtualTime, monkeyp
 
 def test_os_threads_are_left_to_the_os(real_hub: Hub) -> None:
     assert threading.current_thread() is threading.main_thread()
-    assert to_thread(lambda: threading.current_thread().name).startswith("greenswitch_")
+    assert to_thread(lambda: threading.current_thread().name).startswith("Dummy-")
