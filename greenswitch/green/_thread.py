@@ -208,6 +208,8 @@ class ThreadTask(Task):
 
     __slots__ = ()
 
+    is_thread = True
+
     def __init__(self, hub: Hub, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(hub, function, args, kwargs)
         self.context = Context()

@@ -43,6 +43,9 @@ class Job:
     carrier: Carrier | None
     """Where it runs; None before and after."""
 
+    is_thread = False
+    """True: it stands for an OS thread. In a child that it forks it is the only one, and the child ends with it."""
+
     @property
     def label(self) -> str:
         """How to call it in a message about somebody else."""

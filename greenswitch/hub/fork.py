@@ -10,11 +10,11 @@ import os
 from typing import Any
 
 import greenlet
-from greenlet import getcurrent
 
 from greenswitch.hub.carriers import Carrier, Carriers
 from greenswitch.hub.hub import Hub, current_hub
 from greenswitch.hub.pollers import make_poller
+from greenswitch.hub.signals import Turn, interrupted
 from greenswitch.hub.timers import Timers
 from greenswitch.hub.waiters import Waiter
 
@@ -27,16 +27,21 @@ def _start_afresh(hub: Hub) -> None:
     The greenlet that forked goes on in the child; the thread's main greenlet still may wait for it. Everybody else
     is kept unreachable but referenced: were their greenlets freed, the parent's `finally` blocks would run here.
     """
-    current, before = getcurrent(), hub.greenlet
+    current, before = interrupted(), hub.greenlet
     _never_freed.extend((before, hub.carriers, hub.poller, list(hub.parked), list(hub.ready)))
+    hub.is_orphan = hub.is_orphan or getattr(getattr(current, "job", None), "is_thread", False)
+    going_on = (current,) if hub.is_orphan else (current, hub.main)
     for one, waiter in hub.parked.items():
-        if one is not current and one is not hub.main:
+        if one not in going_on:
             waiter.cancel()  # a lock that it stands in line for goes to the next
-    hub.parked = {one: waiter for one, waiter in hub.parked.items() if one is current or one is hub.main}
+    hub.parked = {one: waiter for one, waiter in hub.parked.items() if one in going_on}
+    turns = [entry for entry in hub.ready if isinstance(entry, Turn) or entry in going_on]
     hub.ready.clear()
+    hub.ready.extend(turns)
     hub.arrivals.clear()
     hub.interrupts.clear()
     hub.shields.clear()
+    hub.owed.clear()
     hub.local.clear()
     hub.timers = Timers()
     hub.carriers = Carriers(hub)

@@ -58,7 +58,7 @@ from greenswitch.hub.deadlock import deadlock_report, others_could_wake
 from greenswitch.hub.naming import describe
 from greenswitch.hub.os_threads import count_os_threads, give_way
 from greenswitch.hub.pollers import EpollPoller, Poller, SelectorPoller, make_poller
-from greenswitch.hub.signals import SignalHandlers
+from greenswitch.hub.signals import PollerGone, SignalHandlers
 from greenswitch.hub.timers import Timer, Timers
 from greenswitch.hub.waiters import TIMED_OUT, BareWaiter, OutsideWaiter, Waiter
 
@@ -146,6 +146,8 @@ class Hub:
         self.main = main_greenlet()
         self.main_job: Job | None = None
         """The job that is the program, if `run` runs it: what a signal handler raises is raised there."""
+        self.is_orphan = False
+        """True in a child that a patched thread has forked: main never goes on, and the child ends with its threads."""
         self.owed: list[BaseException] = []
         """What signal handlers have raised and the main job has not met: if it ends before, main gets it."""
         self.open(make_poller() if poller is None else poller)
@@ -362,7 +364,7 @@ class Hub:
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, *_: object) -> None:  # a greenlet that dies before its parent has begun hands over its result
         ready = self.ready
         arrivals = self.arrivals
         while not self.closed:
@@ -403,15 +405,18 @@ class Hub:
             timeout = due - clock()
             if timeout < 0.0:
                 timeout = 0.0
+        elif self.is_orphan and not self.carriers.jobs() and not count_os_threads():
+            os._exit(0)  # as a process does whose last thread ends
         elif self.is_deadlocked() and not self.ready:  # the last thread may have woken somebody, and ended meanwhile
             self.asleep = False
             self.interrupt_main(DeadlockError(deadlock_report(self.parked)))
             return
         try:
-            events = self.poller.poll(timeout)
+            poller = self.poller
+            events = poller.poll(timeout)
         except BaseException as error:
             self.asleep = False
-            events = self._ask_again(error)
+            events = self._ask_again(error, poller)
         finally:
             self.asleep = False
         registrations = self.registrations
@@ -424,9 +429,11 @@ class Hub:
             for callback, args in timers.pop_due(self.clock()):
                 callback(*args)
 
-    def _ask_again(self, error: BaseException) -> list[tuple[int, int]]:
+    def _ask_again(self, error: BaseException, asked: Poller) -> list[tuple[int, int]]:
         """Find out what `poll` has raised: a signal handler's exception goes to main, a dead poller is replaced."""
         events: list[tuple[int, int]] = []
+        if isinstance(error, PollerGone) or asked is not self.poller:
+            return events
         if isinstance(error, (OSError, ValueError)):
             if not isinstance(self.poller, (EpollPoller, SelectorPoller)):
                 self._survive("asking the poller", error)
@@ -461,6 +468,8 @@ class Hub:
     def _survive(self, what: str, error: BaseException) -> None:
         if self.closed and isinstance(error, GreenletExit):
             return  # thrown by close(), which has ended the batch
+        if isinstance(error, PollerGone):
+            return
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self.interrupt_main(error)
             return

@@ -64,7 +64,7 @@ class _Aside(greenlet.greenlet):
         self.gr_context = hub.main.gr_context
         self.hub = hub
         self.stands_for = hub.main
-        self.turn = _Turn(interrupted)
+        self.turn = Turn(interrupted)
         self.failure: BaseException | None = None
 
     def run(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
@@ -80,7 +80,11 @@ class _Aside(greenlet.greenlet):
             self.parent = self.hub.greenlet
 
 
-class _Turn:
+class PollerGone(Exception):
+    """Gets the hub out of a poller that has been closed: a signal handler has forked, and this is the child."""
+
+
+class Turn:
     """The turn of what a handler has interrupted. It is the first in the ready queue while the handler runs."""
 
     __slots__ = ("interrupted", "over")
@@ -97,11 +101,20 @@ class _Turn:
         return interrupted.switch()
 
 
+def interrupted() -> greenlet.greenlet:
+    """Return the current greenlet; for a signal handler that has not waited, what it has interrupted."""
+    current = getcurrent()
+    while isinstance(current, _Aside) and current.turn.interrupted is not None:
+        current = current.turn.interrupted
+    return current
+
+
 def _run_aside(
     hub: Hub, handler: Callable[..., Any], number: int, frame: FrameType | None
 ) -> BaseException | None:
     """Run `handler` until it ends or waits, and nothing else; return what it has raised by then."""
     aside = _Aside(hub)
+    slept_in = hub.poller if hub.asleep else None
     hub.ready.appendleft(aside.turn)
     hub.left = max(hub.left, 1) + 1  # so a park of the handler's takes the next turn from the ready queue
     hub.leave(lambda: aside.switch(handler, number, frame))
@@ -111,6 +124,10 @@ def _run_aside(
     if hub.asleep:
         hub.ring()
     error, aside.failure = aside.failure, None
+    if slept_in is not None and slept_in is not hub.poller:
+        if error is not None:
+            _raise_in_main(hub, error)
+        raise PollerGone
     return error
 
 

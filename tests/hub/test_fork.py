@@ -228,3 +228,71 @@ def test_lock_that_another_threads_hub_stood_in_line_for_goes_to_the_child() -> 
     other.join()
     """)
     assert said == ["child got it", "status 0"]
+
+
+@pytest.mark.parametrize("wait", ["sleep(0)", "event.wait()"])
+def test_main_that_was_ready_goes_on_in_the_child_too(wait: str) -> None:
+    said = script(f"""
+    from greenswitch import Event
+    event, pid = Event(), None
+    def forks():
+        global pid
+        event.set()
+        pid = os.fork()
+    forking = spawn(forks)
+    {wait}
+    forking.join()
+    if not pid:
+        in_child()
+        os._exit(7)
+    reap(pid)
+    say("parent fine")
+    """)
+    assert said == ["child fine", "status 7", "parent fine"]
+
+
+@pytest.mark.parametrize("end", ["return", "sys.exit(3)", "raise SystemExit"])
+@pytest.mark.parametrize("main", ["pass", "time.sleep(0.3)", "[time.sleep(0) for _ in iter(thread.is_alive, False)]"])
+def test_child_that_a_patched_thread_has_forked_ends_with_its_threads(main: str, end: str) -> None:
+    said = script(f"""
+    from greenswitch import monkey; monkey.patch_all()
+    import time
+    def forks():
+        time.sleep(0.01)
+        pid = os.fork()
+        if not pid:
+            threading.Thread(target=lambda: (time.sleep(0.02), say("child's other thread"))).start()
+            {end}
+        reap(pid)
+    thread = threading.Thread(target=forks)
+    thread.start()
+    {main}
+    thread.join()
+    say("main in", "parent" if os.getpid() == PARENT else "child")
+    """)
+    assert said == ["child's other thread", "status 0", "main in parent"]
+
+
+@pytest.mark.parametrize("hit", ["sleep(30)", "spawn(sleep, 30).join()", "while True: sleep(0)", "while True: pass"])
+def test_child_forked_by_a_signal_handler(hit: str) -> None:
+    said = script(f"""
+    import signal
+    class Forked(Exception):
+        pass
+    def forks(number, frame):
+        global pid
+        pid = os.fork()
+        raise Forked
+    signal.signal(signal.SIGALRM, forks)
+    get_hub()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        {hit}
+    except Forked:
+        pass
+    if not pid:
+        in_child()
+        os._exit(7)
+    reap(pid)
+    """)
+    assert said == ["child fine", "status 7"]
