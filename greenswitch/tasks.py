@@ -236,7 +236,8 @@ class Task(Job):
         """Raise `exception` in the task where it waits, and wait up to `timeout` seconds until it has ended.
 
         One that has not started never runs. One that has ended stays as it is. One that is ready to go on with
-        something it has been given keeps it, and is killed at its next wait. With `block=False` return at once; needed
+        something it has been given keeps it, and is killed at its next wait. To kill it twice with the same exception
+        before it has met the first is to kill it once. With `block=False` return at once; needed
         inside the hub.
         """
         error = exception() if isinstance(exception, type) else exception
@@ -261,7 +262,7 @@ class Task(Job):
             self.finish(None, error)
         elif carrier is greenlet.getcurrent():
             raise error
-        else:
+        elif not self.hub.will_meet(carrier, type(error)):  # a second one would cut its `finally` blocks short
             self.hub.interrupt(carrier, error)
 
     def finish(self, value: Any, error: BaseException | None) -> None:

@@ -259,6 +259,11 @@ class shield:
         self._kept.append((error, number))
         return True
 
+    def keeps(self, kind: type[BaseException]) -> bool:
+        """Return whether an interrupt of this very class is postponed. For the hub."""
+        kept = any(type(error) is kind for error, _ in self._kept)
+        return kept or (self._outer is not None and self._outer.keeps(kind))
+
     def withdraw(self, error: BaseException) -> bool:
         """Forget a postponed interrupt; return False if there is none such. For the hub."""
         for position, (kept, _) in enumerate(self._kept):

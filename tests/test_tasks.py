@@ -14,6 +14,7 @@ from greenlet import GreenletExit
 
 from greenswitch import (
     DeadlockError,
+    Event,
     HubError,
     Task,
     get_hub,
@@ -22,6 +23,7 @@ from greenswitch import (
     joinall,
     killall,
     run,
+    shield,
     sleep,
     spawn,
     spawn_later,
@@ -712,3 +714,46 @@ def test_spawn_in_a_closed_hub_is_refused() -> None:
             spawn_later(1, print)
         hub.closed = False
         assert get_hub() is hub
+
+
+@pytest.mark.parametrize("state", ["parked", "ready", "shielded"])
+def test_second_kill_before_the_first_is_met_does_not_cut_the_finally_short(hub: Hub, state: str) -> None:
+    cleaned: list[str] = []
+    event = Event()
+
+    def works() -> None:
+        try:
+            if state == "shielded":
+                with shield():
+                    event.wait()
+            event.wait()
+            sleep(10)
+        finally:
+            sleep(0.001)
+            cleaned.append("whole")
+
+    task = spawn(works)
+    sleep(0)
+    if state == "ready":
+        event.set()
+    task.kill(block=False)
+    task.kill(block=False)
+    event.set()
+    task.join()
+    assert (cleaned, task.state) == (["whole"], "killed")
+
+
+def test_kill_after_the_first_has_been_met_cuts_the_finally_short(hub: Hub) -> None:
+    def works() -> None:
+        try:
+            sleep(10)
+        finally:
+            sleep(10)
+
+    task = spawn(works)
+    sleep(0)
+    task.kill(block=False)
+    sleep(0)
+    task.kill(block=False)
+    task.join(1)
+    assert task.state == "killed"

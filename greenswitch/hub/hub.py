@@ -78,6 +78,9 @@ class Shield(Protocol):
     def postpone(self, error: BaseException, number: int) -> bool:
         """Keep an interrupt until the shield is taken away; return False if it doesn't stop this one."""
 
+    def keeps(self, kind: type[BaseException]) -> bool:
+        """Return whether it keeps an interrupt of this very class."""
+
     def withdraw(self, error: BaseException) -> bool:
         """Forget `error`; return False if it wasn't kept here."""
 
@@ -252,6 +255,15 @@ class Hub:
         waiter = self.parked.get(target)
         if waiter is None or not waiter.fail(error):
             self.interrupts.setdefault(target, []).append(error)
+
+    def will_meet(self, target: greenlet.greenlet, kind: type[BaseException]) -> bool:
+        """Return whether an interrupt of this very class is about to be raised in `target`. Hub's thread only."""
+        waiter, shield = self.parked.get(target), self.shields.get(target)
+        if shield is not None and shield.keeps(kind):
+            return True
+        if waiter is not None and type(waiter.error) is kind:
+            return True
+        return any(type(error) is kind for error in self.interrupts.get(target, ()))
 
     def interrupt_main(self, error: BaseException) -> None:
         """Raise `error` in the main greenlet, where Ctrl-C, SystemExit and DeadlockError belong. Hub's thread only.
