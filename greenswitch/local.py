@@ -3,9 +3,9 @@
 As `threading.local`, one level finer: every task, and outside of tasks every greenlet, counts as a thread of its own.
 Knows tasks by `getcurrent()` and by the link that says that one has ended.
 
-A local owns all its namespaces, by the id of whom they belong to; a namespace lives as long as its owner's `_Life`. So
-what hangs together in a ring (a local whose values refer to it) can be collected, and an id that is given out again
-finds nothing of its former owner's.
+A local owns all its namespaces, by the id of the task that each belongs to. A namespace is dropped when its owner's
+`_Life` ends, and all of them when the local is released. So a reference cycle through a local can be collected, and an
+id that is given out again finds nothing of its former owner's.
 """
 
 from __future__ import annotations
@@ -38,6 +38,12 @@ def _end(task: Task) -> None:
     _lives.pop(id(task), None)
 
 
+class _Namespaces(dict[int, tuple[dict[str, Any], ref[_Life]]]):
+    """One local's data, by owner. The callback of a weak reference refers to it, weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
 class local:
     """Attributes that each task sees and sets for itself.
 
@@ -56,14 +62,14 @@ class local:
     __slots__ = ("__weakref__", "_local__arguments", "_local__namespaces")
 
     _local__arguments: tuple[tuple[Any, ...], dict[str, Any]]
-    _local__namespaces: dict[int, tuple[dict[str, Any], ref[_Life]]]
+    _local__namespaces: _Namespaces
 
     def __new__(cls, /, *args: Any, **kwargs: Any) -> local:
         if (args or kwargs) and cls.__init__ is object.__init__:
             raise TypeError("local() takes no arguments; a subclass with an __init__ of its own may")
         self = object.__new__(cls)
         object.__setattr__(self, "_local__arguments", (args, kwargs))
-        object.__setattr__(self, "_local__namespaces", {})
+        object.__setattr__(self, "_local__namespaces", _Namespaces())
         _add_namespace(self, getcurrent())  # without running __init__: whoever makes the object runs it anyway
         return self
 
@@ -93,6 +99,16 @@ class local:
         elif namespace.pop(name, _MISSING) is _MISSING:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} in {getcurrent()!r}")
 
+    def __copy__(self) -> local:
+        """Return another local, in which the calling task has what it has in this one; no other task has anything."""
+        args, kwargs = _arguments_of(self)
+        made = type(self).__new__(type(self), *args, **kwargs)
+        _namespace(made).update(_namespace(self))
+        return made
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object: each task has its own data in it")
+
 
 # Not through the instance: its `__getattribute__` is what calls them.
 _arguments_of = local.__dict__["_local__arguments"].__get__
@@ -116,7 +132,14 @@ def _add_namespace(one: local, owner: Any) -> dict[str, Any]:
     namespaces, number = _namespaces_of(one), id(owner)
     life = _lives.get(number) or _Life(owner)
     namespace: dict[str, Any] = {}
-    namespaces[number] = namespace, ref(life, lambda _: namespaces.pop(number, None))
+    weakly = ref(namespaces)
+
+    def forget(_: object) -> None:
+        left = weakly()
+        if left is not None:
+            left.pop(number, None)
+
+    namespaces[number] = namespace, ref(life, forget)
     return namespace
 
 

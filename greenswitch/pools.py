@@ -52,6 +52,10 @@ class Call(Task):
         if owner is not None:
             owner.ended(self)
 
+    def _is_awaited(self) -> bool:
+        owner = self.owner
+        return not isinstance(owner, Pool) or owner._will_tell() or super()._is_awaited()
+
 
 class _Places(Semaphore):
     __slots__ = ("_tasks",)
@@ -87,6 +91,7 @@ class Pool(Awaited):
         self.feeders: set[Task] = set()
         self._failures: deque[Call] = deque(maxlen=_FAILURES)
         self._joiners = Line()
+        self._entered = False
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -163,6 +168,10 @@ class Pool(Awaited):
             self._failures.append(call)
         self.leave(call)
 
+    def _will_tell(self) -> bool:
+        """Return True if something joins the pool, or is about to: it waits for a place, or in a `with` block."""
+        return self._entered or bool(self._joiners) or bool(self.places._line)
+
     def leave(self, call: Call) -> None:
         """Take a call's place back."""
         self.tasks.discard(call)
@@ -216,11 +225,13 @@ class Pool(Awaited):
             joinall(killed, timeout)
 
     def __enter__(self) -> Self:
+        self._entered = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        self._entered = False
         try:
             if error is None:
                 self.join(raise_error=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from itertools import count
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import greenlet
 from greenlet import GreenletExit
@@ -36,7 +36,11 @@ _NO_KWARGS: dict[str, Any] = {}
 
 
 class _Unseen:
-    """A failure nobody has looked at. It reports itself when its task is released; looking disarms it."""
+    """A failure that nothing has looked at. Looking disarms it.
+
+    It is reported once: when the hub has nothing else to do, at the latest a second later, if nothing waited for the
+    task when it failed; else when the task is released or its hub ends.
+    """
 
     __slots__ = ("__weakref__", "error", "hub", "name")
 
@@ -57,6 +61,12 @@ class _Unseen:
     __del__ = report
 
 
+def _report_unheard(unseen: ref[_Unseen]) -> None:
+    failure = unseen()
+    if failure is not None:
+        failure.report()
+
+
 class _UnseenOfHub(WeakSet[_Unseen]):
     """The failures of one hub's tasks that nobody has looked at; closed with the hub."""
 
@@ -74,7 +84,8 @@ class Task(Job):
     """
 
     __slots__ = (
-        "__weakref__", "_called", "_error", "_links", "_name", "_number", "_state", "_timer", "_unseen", "_value"
+        "__weakref__", "_called", "_error", "_links", "_name", "_number", "_state", "_timer", "_told", "_traceback",
+        "_unseen", "_value",
     )
 
     def __init__(self, hub: Hub, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -93,6 +104,7 @@ class Task(Job):
         self._links: list[Callable[[Task], Any]] | None = None
         self._timer: Timer | None = None
         self._unseen: _Unseen | None = None
+        self._told: list[_InHub] | None = None  # links that the hub is about to call
 
     # -- looking at it ---------------------------------------------------------------------------------------------
 
@@ -186,11 +198,11 @@ class Task(Job):
             raise TimeoutError(f"{self!r} has not ended within {timeout} seconds")
         if self._error is not None:
             self._seen()
-            error = self._error
+            error, traceback = self._error, self._traceback
             try:
-                raise error
+                raise error.with_traceback(traceback)  # as the task left it: no call adds to what the next one shows
             finally:
-                del self, error  # the traceback holds this frame: a task that failed would hold itself
+                del self, error, traceback  # the traceback holds this frame: a task that failed would hold itself
         return self._value
 
     def link(self, callback: Callable[[Task], Any]) -> None:
@@ -200,8 +212,11 @@ class Task(Job):
         self.add_link(_InHub(self.hub, callback))
 
     def unlink(self, callback: Callable[[Task], Any]) -> None:
-        """Take `callback` back; one that isn't linked is no error."""
-        self.remove_link(_InHub(self.hub, callback))
+        """Take `callback` back, until the hub has called it; one that isn't linked is no error."""
+        link = _InHub(self.hub, callback)
+        self.remove_link(link)
+        if self._told is not None:
+            self._take(self._told, link)
 
     def add_link(self, notify: Callable[[Task], Any]) -> None:
         """Have `notify(task)` called at once where the task ends: it must neither switch nor raise. For waiters."""
@@ -218,7 +233,7 @@ class Task(Job):
             self._take(self._links, notify)
 
     @staticmethod
-    def _take(links: list[Callable[[Task], Any]], notify: Callable[[Task], Any]) -> bool:
+    def _take(links: list[Any], notify: Callable[[Task], Any]) -> bool:
         try:
             links.remove(notify)
         except ValueError:
@@ -278,9 +293,10 @@ class Task(Job):
             self._state = "done"
         elif isinstance(error, GreenletExit):
             self._state = "killed"
-            error.__traceback__ = None  # the locals of its frames shall not live as long as the task
+            self._traceback = error.__traceback__ = None  # the locals of its frames shall not live as long as the task
         else:
             self._state = "failed"
+            self._traceback = error.__traceback__
             self._failed(error)
         hub = self.hub
         if carrier is not None and (hub.interrupts or hub.shields):
@@ -299,7 +315,13 @@ class Task(Job):
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             self.hub.interrupt_main(error)
         else:
-            self._unseen = _Unseen(self, error)
+            self._unseen = unseen = _Unseen(self, error)
+            if not self._is_awaited():
+                self.hub.call_at_rest(1.0, _report_unheard, ref(unseen))
+
+    def _is_awaited(self) -> bool:
+        """Return True if something waits for it, and so hears of its failure."""
+        return bool(self._links)
 
     def _seen(self) -> None:
         if self._unseen is not None:
@@ -316,8 +338,16 @@ class _InHub:
         self.hub = hub
         self.callback = callback
 
-    def __call__(self, task: Task) -> None:
-        self.hub.call_soon(self.callback, task)
+    def __call__(self, task: Task, in_hub: bool = False) -> None:
+        told = task._told = [] if task._told is None else task._told
+        if not in_hub:
+            told.append(self)
+            self.hub.call_soon(self, task, True)
+        elif task._take(told, self):  # it has not been taken back
+            self.callback(task)
+
+    def __repr__(self) -> str:
+        return repr(self.callback)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _InHub) and other.callback == self.callback

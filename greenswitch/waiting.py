@@ -24,6 +24,11 @@ class _Arrivals:
         self.waiter: Waiter | None = None
         self.left = dict.fromkeys(objects)
         for one in self.left:
+            if not hasattr(one, "add_link"):
+                raise TypeError(
+                    f"can't wait for {one!r}: it is no task, event, semaphore or result; spawn a task that waits for it"
+                )
+        for one in self.left:
             one.add_link(self._arrive)
 
     def _arrive(self, one: Waitable) -> None:
@@ -94,7 +99,7 @@ def joinall(
         ended = []
         for task in iwait(tasks, timeout, count):
             if raise_error and task.exception is not None:
-                raise task.exception
+                task.get()
             ended.append(task)
         return ended
     # One after another: nothing has to be noted of those that have ended already, or end meanwhile.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 from collections.abc import Callable
@@ -203,3 +205,34 @@ def test_nothing_is_kept_of_tasks_that_have_ended(hub: Hub) -> None:
         in_task(setattr, mine, "x", number)
     assert len(_lives) == before
     assert len(_namespaces_of(mine)) == 1  # main's
+
+
+def test_data_is_freed_with_the_local_and_not_by_the_collector(hub: Any) -> None:
+    class Held:
+        pass
+
+    gc.disable()
+    try:
+        mine = local()
+        mine.held = Held()
+        held = weakref.ref(mine.held)
+        del mine
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+def test_copy_has_the_callers_data_and_shares_none(hub: Any) -> None:
+    class Named(local):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    mine = Named("original")
+    mine.items = []
+    other = copy.copy(mine)
+    assert other.name == "original" and other.items is mine.items
+    other.name = "copy"
+    assert mine.name == "original"
+    assert spawn(lambda: (other.name, hasattr(other, "items"))).get() == ("original", False)
+    with pytest.raises(TypeError, match="cannot pickle 'local' object"):
+        pickle.dumps(local())

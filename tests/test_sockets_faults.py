@@ -392,6 +392,7 @@ def test_timing_out_and_becoming_ready_in_the_same_turn_wakes_just_once(hub, tim
             assert task.get() == b"!"
             far.send(b"!")
         assert near.recv(10) == b"!"
+    hub.errors.clear()  # a reader that failed before it was asked has been reported
 
 
 # -- closing, cutting, resetting ---------------------------------------------------------------------------------------
@@ -927,6 +928,7 @@ def test_fd_number_that_is_given_out_again_at_once_gets_its_own_events(hub, clos
             with suppress(OSError):
                 assert reader.get() == b"stale"
             assert reader.dead
+    hub.errors.clear()  # a reader that failed before it was asked has been reported
 
 
 def test_fd_closed_behind_our_back_and_given_out_again_works_for_its_next_owner(hub):

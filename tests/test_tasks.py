@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+import traceback
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,6 +16,7 @@ import greenlet
 import pytest
 from greenlet import GreenletExit
 
+import greenswitch
 from greenswitch import (
     DeadlockError,
     Event,
@@ -757,3 +762,114 @@ def test_kill_after_the_first_has_been_met_cuts_the_finally_short(hub: Hub) -> N
     task.kill(block=False)
     task.join(1)
     assert task.state == "killed"
+# -- failures are told in time, and their tracebacks do not grow -------------------------------------------------------
+
+
+def fail_early() -> None:
+    raise ValueError("early")
+
+
+def test_failure_of_a_background_task_is_reported_when_the_hub_has_nothing_else_to_do(hub: Any, time: Any) -> None:
+    task = spawn(fail_early)
+    sleep(0.01)
+    ((what, error),) = hub.errors
+    assert task.name in what and str(error) == "early"
+    sleep(2)
+    with pytest.raises(ValueError, match="early"):
+        task.get()
+    del task
+    assert len(hub.errors) == 1  # once
+    hub.errors.clear()
+
+
+def test_failure_is_reported_after_a_second_if_the_hub_is_never_at_rest(hub: Any, time: Any) -> None:
+    def busy() -> None:
+        while hub.clock() < 3:
+            time.now += 0.01
+            sleep(0)
+            if hub.errors:
+                seen.append(hub.clock())
+                break
+
+    seen: list[float] = []
+    task = spawn(fail_early)
+    spawn(busy).join()
+    assert len(seen) == 1 and 1 <= seen[0] < 1.5
+    assert isinstance(task.exception, ValueError)
+    hub.errors.clear()
+
+
+@pytest.mark.parametrize("wait", ["get", "join", "link"])
+def test_failure_of_a_task_that_something_waits_for_is_not_reported_at_once(wait: str, hub: Any, time: Any) -> None:
+    def hear() -> None:
+        with suppress(ValueError):
+            task.link(heard.append) if wait == "link" else getattr(task, wait)()
+
+    heard: list[Any] = []
+    task = spawn_later(0.5, fail_early)
+    waiting = spawn(hear)
+    sleep(2)
+    assert hub.errors == [] and waiting.dead
+    assert isinstance(task.exception, ValueError)
+
+
+def test_failure_leaves_nothing_that_hides_a_deadlock(hub: Any) -> None:
+    task = spawn(fail_early)
+    with pytest.raises(greenswitch.DeadlockError):
+        greenswitch.Event().wait()
+    assert len(hub.errors) == 1 and task.dead
+    hub.errors.clear()
+
+
+@pytest.mark.parametrize("kind", ["task", "result", "joinall"])
+def test_traceback_of_a_failure_is_as_long_the_hundredth_time_as_the_first(kind: str, hub: Any) -> None:
+    class Request:
+        pass
+
+    def ask() -> int:
+        request = Request()
+        alive.append(weakref.ref(request))
+        try:
+            get()
+        except ValueError as error:
+            return len(traceback.extract_tb(error.__traceback__))
+        return -1
+
+    alive: list[weakref.ref[Request]] = []
+    task = spawn(fail_early)
+    task.join()
+    result = greenswitch.AsyncResult()
+    result.set_exception(ValueError())
+    get = {"task": task.get, "result": result.get, "joinall": lambda: joinall([task], raise_error=True)}[kind]
+    lengths = [spawn(ask).get() for _ in range(100)]
+    assert len(set(lengths)) == 1 and lengths[0] > 0
+    gc.collect()
+    assert sum(reference() is not None for reference in alive) <= 1  # what the last one raised
+    assert isinstance(task.exception, ValueError)
+
+
+def test_link_taken_back_before_the_hub_has_called_it_is_not_called(hub: Any) -> None:
+    called: list[Any] = []
+    task = spawn(int)
+    task.join()
+    task.link(called.append)
+    task.unlink(called.append)
+    task.link(called.append)
+    sleep(0)
+    assert called == [task]
+    task.unlink(called.append)  # too late, and no error
+
+
+def test_wait_for_what_can_not_be_waited_for_is_a_type_error(hub: Any) -> None:
+    task = spawn(int)
+    with pytest.raises(TypeError, match="can't wait for 7"):
+        greenswitch.wait([task, 7])  # type: ignore[list-item]
+    assert not task._links
+
+
+def test_switch_to_a_running_task_by_hand_is_an_error(hub: Any) -> None:
+    task = spawn(sleep, 1)
+    sleep(0)
+    with pytest.raises(greenswitch.SwitchError, match="kill it"):
+        task.switch()
+    task.join()

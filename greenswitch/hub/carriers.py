@@ -23,6 +23,8 @@ from weakref import getweakrefcount, ref
 import greenlet
 from greenlet import GreenletExit, getcurrent
 
+from greenswitch.errors import SwitchError
+
 if TYPE_CHECKING:
     from greenswitch.hub.hub import Hub
 
@@ -56,8 +58,10 @@ class Job:
         raise NotImplementedError
 
     def switch(self) -> Any:
-        """Start it: its turn in the ready queue has come."""
+        """Start it: its turn in the ready queue has come. Only the hub calls it; SwitchError once it has started."""
         hub = self.hub
+        if self.carrier is not None:
+            raise SwitchError(f"{self.label} runs already, and the hub switches to it; to end a task, kill it")
         idle = hub.carriers.idle
         if idle:
             idle[-1].job = self

@@ -42,6 +42,7 @@ def _start_afresh(hub: Hub) -> None:
     hub.interrupts.clear()
     hub.shields.clear()
     hub.owed.clear()
+    hub.at_rest.clear()
     hub.local.clear()
     hub.timers = Timers()
     hub.carriers = Carriers(hub)

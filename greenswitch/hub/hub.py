@@ -124,6 +124,8 @@ class Hub:
         self.registrations: dict[int, Any] = {}
         """By fd: whom to `notify(events)`. Kept by `greenswitch.hub.readiness`."""
         self.timers = Timers()
+        self.at_rest: deque[tuple[float, Callback]] = deque()
+        """What is to be called when nothing is ready, and by which time at the latest."""
         self.turns = 0
         """Counts the hub's turns; a watchdog in another thread reads it."""
         self.carriers = Carriers(self)
@@ -331,6 +333,13 @@ class Hub:
 
     call_threadsafe = call_soon
 
+    def call_at_rest(self, seconds: float, function: Callable[..., Any], *args: Any) -> None:
+        """Call `function(*args)` in the hub when nothing is ready, at the latest in `seconds`. Hub's thread only.
+
+        Unlike a timer it keeps nothing going: neither the hub from its sleep, nor a deadlock from being found.
+        """
+        self.at_rest.append((self.clock() + seconds, Callback(self, function, args)))
+
     def begin(self, job: Switchable) -> None:
         """Append `job` to the ready queue. Rings, because a signal handler may call while the hub sleeps."""
         self.ready.append(job)
@@ -403,6 +412,8 @@ class Hub:
             self._survive(f"callback {callback.function!r}", error)
 
     def _poll(self) -> None:
+        if self.at_rest:
+            self._rest()
         if self.ready and count_os_threads():
             self.gives_way = give_way(self.gives_way)
         timers = self.timers
@@ -440,6 +451,11 @@ class Hub:
         if due is not None and (timeout == 0.0 or not events):
             for callback, args in timers.pop_due(self.clock()):
                 callback(*args)
+
+    def _rest(self) -> None:
+        at_rest = self.at_rest
+        while at_rest and (not self.ready or at_rest[0][0] <= self.clock()):
+            self._call(at_rest.popleft()[1])
 
     def _ask_again(self, error: BaseException, asked: Poller) -> list[tuple[int, int]]:
         """Find out what `poll` has raised: a signal handler's exception goes to main, a dead poller is replaced."""
@@ -548,6 +564,7 @@ class Hub:
         self.registrations.clear()
         self.interrupts.clear()
         self.shields.clear()
+        self.at_rest.clear()
         self.local.clear()
 
     def __enter__(self) -> Hub:

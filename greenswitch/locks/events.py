@@ -11,6 +11,7 @@ that has been taken away; so he looks again, and sees it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Protocol
 
 from greenlet import GreenletExit
@@ -174,12 +175,13 @@ class AsyncResult(_Happening):
     Calling it takes over a task's outcome, so it can be a link: `task.link(result)`.
     """
 
-    __slots__ = ("_error", "_value")
+    __slots__ = ("_error", "_traceback", "_value")
 
     def __init__(self) -> None:
         super().__init__()
         self._value: Any = None
         self._error: BaseException | None = None
+        self._traceback: TracebackType | None = None
 
     @property
     def value(self) -> Any:
@@ -204,7 +206,7 @@ class AsyncResult(_Happening):
         """Have `get` raise `exception`, and wake all who wait. Never switches; anywhere, any thread."""
         if not isinstance(exception, BaseException):
             raise TypeError(f"set_exception needs an exception, not {exception!r}")
-        self._value, self._error = None, exception
+        self._value, self._error, self._traceback = None, exception, exception.__traceback__
         self._happen()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -218,7 +220,7 @@ class AsyncResult(_Happening):
             if not super().wait(timeout):
                 raise TimeoutError(f"{self!r} has been set by nobody within {timeout} seconds")
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._traceback)  # no call adds to what the next one shows
         return self._value
 
     def get_nowait(self) -> Any:
