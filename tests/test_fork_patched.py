@@ -146,6 +146,35 @@ def test_multiprocessing_forks_while_others_run(place: str) -> None:
     assert script(source) == (0, "[0, 1, 4, 9]\n9\n0\n[0, 1, 4]\n", "")
 
 
+def test_handlers_of_a_fork_that_take_locks_let_no_task_of_the_parent_run_in_the_child() -> None:
+    source = """
+    from greenswitch.green import _thread
+    _thread._OFTEN = 1  # every lock that is taken is an opportunity to let others go on
+    sys.setswitchinterval(1e-6)
+    os.register_at_fork(before=lambda: time.sleep(0))  # the handler of threading comes before the hub's in the child
+    def others():
+        while not done:
+            time.sleep(0)
+            if os.getpid() != PARENT:
+                os.write(1, b"the parent's task runs in the child\\n")
+                os._exit(1)
+    done = []
+    threads = [threading.Thread(target=others) for _ in range(3)]
+    [thread.start() for thread in threads]
+    def fork_often():
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    greenswitch.spawn(fork_often).get()
+    done.append(1)
+    [thread.join() for thread in threads]
+    print("done")
+    """
+    assert script(source) == (0, "done\n", "")
+
+
 def test_child_inherits_standard_input_that_parks() -> None:
     source = """
     reading, writing = os.pipe()

@@ -55,6 +55,8 @@ def _be_fair() -> None:
     hub = current_hub()
     if hub is None or hub.closed or greenlet.getcurrent() is hub.greenlet:
         return
+    if hub.process_id != os.getpid():
+        return  # a forked child, before the hub's handler: the others are the parent's tasks
     switches = hub.turns, hub.left  # one of them changes at each switch
     before, since = hub.local.get(_be_fair, (None, 0.0))
     if before != switches:

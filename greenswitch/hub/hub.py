@@ -44,6 +44,7 @@ from _thread import get_ident  # the original: monkey patching changes what `thr
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from os import getpid
 from types import TracebackType
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -159,6 +160,7 @@ class Hub:
 
     def open(self, poller: Poller) -> None:
         """Begin with `poller` and a loop that nobody has entered yet: when it is made, and again in a forked child."""
+        self.process_id = getpid()
         self.poller = poller
         self.alarm = Alarm(poller)
         self.registrations[self.alarm.fd] = self.alarm
