@@ -417,6 +417,38 @@ with lock, lock:
     ]
 
 
+@pytest.mark.parametrize("company", ["", "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()"])
+def test_signal_handler_ends_a_wait_for_a_semaphore_by_what_it_raises_or_starts(company: str, tmp_path: Path) -> None:
+    program = f"""
+class Alarm(Exception):
+    pass
+
+def fail(number, frame):
+    raise Alarm
+
+def start(number, frame):
+    threading.Thread(target=lock.release).start()
+
+lock = ctx.Lock()
+lock.acquire()
+{company}
+for handler in (fail, start):
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        print(lock.acquire(timeout=20))
+    except Alarm:
+        print("alarm")
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+try:
+    lock.acquire()
+except KeyboardInterrupt:
+    print("Ctrl-C", lock)
+"""
+    assert output(program, "fork", directory=tmp_path) == ["alarm", "True", "Ctrl-C <Lock(owner=MainProcess)>"]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_socket_and_connection_sent_to_another_process_arrive(method: str, tmp_path: Path) -> None:
     program = """

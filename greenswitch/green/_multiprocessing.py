@@ -188,10 +188,10 @@ class _Looking:
 
 
 def _is_alone(hub: Hub) -> bool:
-    """Return whether the caller is main, and nobody is there who could run while it waits."""
+    """Return whether the caller is main, nobody is there who could run while it waits, and nothing interrupts it."""
     if getcurrent() is not hub.main or hub.clock is not monotonic:  # a clock of its own, as in a simulation
         return False
-    return not (hub.ready or hub.parked or len(hub.timers))
+    return not (hub.ready or hub.parked or hub.interrupts or len(hub.timers))
 
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]
