@@ -182,7 +182,7 @@ class _Looking:
         line = self.semaphore._line
         if line and line[0] is self.waiter:
             self.semaphore._hand_over()
-            self.pause = min(self.pause * 2, _LONGEST_PAUSE)
+        self.pause = min(self.pause * 2, _LONGEST_PAUSE)
         if self.waiter.greenlet is not None:
             self.timer = self.waiter.hub.call_later(self.pause, self.look)
 
