@@ -149,7 +149,7 @@ def test_multiprocessing_forks_while_others_run(place: str) -> None:
 def test_handlers_of_a_fork_that_take_locks_let_no_task_of_the_parent_run_in_the_child() -> None:
     source = """
     from greenswitch.green import _thread
-    _thread._OFTEN = 1  # every lock that is taken is an opportunity to let others go on
+    _thread._TAKEN = 1  # every lock that is taken is an opportunity to let others go on
     sys.setswitchinterval(1e-6)
     os.register_at_fork(before=lambda: time.sleep(0))  # the handler of threading comes before the hub's in the child
     def others():

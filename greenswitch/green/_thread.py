@@ -21,15 +21,15 @@ from _thread import start_new_thread as _start_os_thread
 from collections.abc import Callable
 from contextvars import Context
 from itertools import count
-from time import monotonic
 from typing import Any, Final, NoReturn
 from weakref import WeakSet
 
 import greenlet
 
 from greenswitch import locks
+from greenswitch.errors import GreenswitchError
 from greenswitch.green import rest_of
-from greenswitch.hub import Hub, current_hub, get_hub, step_aside
+from greenswitch.hub import Hub, current_hub, get_hub, new_waiter, step_aside
 from greenswitch.local import local
 from greenswitch.locks import Event
 from greenswitch.locks.mutexes import whatever_comes
@@ -42,28 +42,54 @@ _start_joinable_os_thread: Any = getattr(original, "start_joinable_thread", None
 _OSThreadHandle: Any = getattr(original, "_ThreadHandle", ())
 _JOINABLE: Final = sys.version_info >= (3, 13)
 
-_OFTEN: Final = 1000
-_acquires = count(1)
+# -- locks -------------------------------------------------------------------------------------------------------------
+
+_FAILED: Final = 1000
+_TAKEN: Final = 50_000
+_calls = count(1)  # of `acquire`: each call gets a number, and a second one if it fails
+_latest = 0  # the second number of the latest call that failed
+_in_a_row = 0  # how many have failed one after another
 
 
-def _be_fair() -> None:
-    """Let others go on if the task that calls has not waited for so long that a real thread would lose the GIL.
+def _fail() -> bool:
+    """Return False, for a try to get a lock; after many failures in a row give the hub a turn, and others theirs.
 
-    It may spin on a lock until another thread does its part. A pending kill or deadline is kept: the lock may be free,
-    and then the call must not raise.
+    A thread that tries again and again waits for another one to release the lock. Real threads take turns by time.
     """
-    hub = current_hub()
-    if hub is None or hub.closed or greenlet.getcurrent() is hub.greenlet:
+    global _latest, _in_a_row
+    number = next(_calls)
+    _in_a_row = _in_a_row + 1 if number <= _latest + 2 else 1
+    _latest = number
+    if _in_a_row >= _FAILED:
+        _in_a_row = 0
+        hub = _hub_to_wait_in()
+        if hub is not None:
+            hub.left = 0
+            step_aside()
+    return False
+
+
+def _end_spin() -> None:
+    """Give the hub a turn, and others theirs, if nothing else has run in it since the last call: a thread polls.
+
+    That raises nothing: a lock that is free is had without a kill or a time limit.
+    """
+    hub = _hub_to_wait_in()
+    if hub is None:
         return
-    if hub.process_id != os.getpid():
-        return  # a forked child, before the hub's handler: the others are the parent's tasks
-    switches = hub.turns, hub.left  # one of them changes at each switch
-    before, since = hub.local.get(_be_fair, (None, 0.0))
-    if before != switches:
-        hub.local[_be_fair] = switches, monotonic()
-    elif monotonic() - since > sys.getswitchinterval():
+    if hub.local.get(_end_spin) == (hub.turns, hub.left):
+        hub.left = 0
         with shield():
             step_aside()
+    hub.local[_end_spin] = hub.turns, hub.left
+
+
+def _hub_to_wait_in() -> Hub | None:
+    hub = current_hub()
+    if hub is None or hub.closed or greenlet.getcurrent() is hub.greenlet:
+        return None
+    # In a forked child, before the hub's handler has run, the others are the parent's tasks.
+    return hub if hub.process_id == os.getpid() else None
 
 
 class lock(locks.Lock):  # the original's name
@@ -80,14 +106,30 @@ class lock(locks.Lock):  # the original's name
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as `greenswitch.locks.Lock.acquire`."""
-        if next(_acquires) % _OFTEN == 0:
-            _be_fair()
-        return super().acquire(blocking, timeout)
+        if next(_calls) % _TAKEN == 0:
+            _end_spin()
+        return super().acquire(blocking, timeout) or _fail()
 
     __enter__ = acquire
     acquire_lock = acquire
 
+    def _wait(self, me: Any, timeout: float) -> bool:
+        try:
+            return super()._wait(me, timeout)
+        except (GreenswitchError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Released after the kill and before its turn. `Condition.notify` has released it for this waiter, and would
+            # have to choose another one: so it goes on with the lock, and the kill comes at the next wait.
+            if self._line or not self._take(me):
+                raise
+            get_hub().interrupt(greenlet.getcurrent(), error)
+            return True
+
     # What the standard library's Condition uses if a lock has it: so a kill leaves its `with` with the lock held.
+
+    def _is_owned(self) -> bool:
+        return self._owner is not None
 
     def _release_save(self) -> None:
         self.release()
@@ -119,9 +161,9 @@ class RLock(locks.RLock):
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as `greenswitch.locks.RLock.acquire`."""
-        if next(_acquires) % _OFTEN == 0:
-            _be_fair()
-        return super().acquire(blocking, timeout)
+        if next(_calls) % _TAKEN == 0:
+            _end_spin()
+        return super().acquire(blocking, timeout) or _fail()
 
     __enter__ = acquire
 
@@ -139,30 +181,56 @@ def _repr(one: locks.Lock) -> str:
 
 
 class BriefLock(locks.Lock):
-    """A lock that no task holds while it waits, as that of a `queue.Queue`: whoever wants it has it in a moment.
+    """A lock that is held for moments, as that of a `queue.Queue`: a `put` that has room neither switches nor raises.
 
-    So what would interrupt the wait for it is kept for the next wait: a `put` that has room must not raise a kill.
+    When it is released it is free, and not the first waiter's: a task that puts twice would have to wait for the getter
+    of the first item. A task that waits for it meets no kill and no time limit there: these come at its next wait.
     """
 
     __slots__ = ()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock, as `threading.Lock.acquire`."""
-        if next(_acquires) % _OFTEN == 0:
-            _be_fair()
-        if not blocking or timeout != -1:
-            return super().acquire(blocking, timeout)
-        if not super().acquire(False):
-            whatever_comes(super().acquire)
-        return True
+        if next(_calls) % _TAKEN == 0:
+            _end_spin()
+        me = getcurrent()
+        if self._take(me):
+            return True
+        if timeout != -1 or not blocking:
+            return super().acquire(blocking, timeout) or _fail()
+        with shield():
+            return self._wait(me, timeout)
 
     __enter__ = acquire
 
-    def _release_save(self) -> None:
-        self.release()
+    def _wait(self, me: Any, timeout: float) -> bool:
+        hub = get_hub()
+        deadline = None if timeout == -1 else hub.clock() + timeout
+        while not self._take(me):
+            left = None if deadline is None else deadline - hub.clock()
+            if left is not None and left <= 0:
+                return False
+            waiter = new_waiter("acquire", self)
+            try:
+                self._line.wait(waiter, left, self._wake_one_if_free)
+            except BaseException:
+                if waiter.value is True:  # Ctrl-C came as it went on: another one can have the lock
+                    self._wake_one_if_free()
+                raise
+        return True
 
-    def _acquire_restore(self, _: None) -> None:
-        self.acquire()
+    def _pass_on(self) -> None:
+        self._owner = None
+        self._wake_one_if_free()
+
+    def _wake_one_if_free(self) -> None:
+        if self._line and self._owner is None:
+            self._line.give()
+        if self._links and self._owner is None:
+            self._tell()
+
+    def _is_owned(self) -> bool:  # for conditions
+        return self._owner is not None
 
 
 LockType = lock
@@ -362,7 +430,7 @@ class _Sentinel:
         while blocking and self._freed.wait(None if timeout < 0 else timeout):
             if self._take():
                 return True
-        return False
+        return _fail()
 
     def _take(self) -> bool:
         # One line on purpose, as in Waiter.wake: nobody comes between looking and taking.
@@ -433,7 +501,7 @@ class _ThreadHandle:
 
     def is_done(self) -> bool:
         """Return whether the thread has ended."""
-        return self._ended.is_set()
+        return self._ended.is_set() or _fail()
 
     def _set_done(self) -> None:
         self._must_have_begun()

@@ -10,7 +10,7 @@ from typing import Any
 import greenlet
 import pytest
 
-from greenswitch import Event, sleep, spawn, to_thread
+from greenswitch import Event, sleep, spawn, timeout, to_thread
 from greenswitch.green import _thread
 from greenswitch.hub import Hub, get_hub
 from greenswitch.testing import VirtualTime
@@ -92,66 +92,145 @@ def test_lock_is_made_by_its_type_only_where_the_originals_is() -> None:
             _thread.lock()
 
 
-@pytest.mark.parametrize("blocking", [True, False])
-@pytest.mark.parametrize("kind", [_thread.allocate_lock, _thread.RLock, _thread.BriefLock])
-def test_task_that_spins_on_a_lock_lets_the_others_do_their_part(kind: Any, blocking: bool, hub: Hub) -> None:
-    def spin() -> None:
-        while True:
-            if lock.acquire(blocking):
-                lock.release()
+KINDS = ["allocate_lock", "RLock", "BriefLock"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lock_that_is_free_is_had_without_a_switch_and_without_raising_what_is_pending(kind: str, hub: Hub) -> None:
+    def work() -> None:
+        woken.wait()
+        for _ in range(3 * _thread._FAILED):
+            with lock:
+                assert not other, "another task has run"
+            assert lock.acquire(False)
+            lock.release()
+        done.append(True)
+        sleep(100)
+
+    lock, woken, done, other = getattr(_thread, kind)(), Event(), list[bool](), list[bool]()
+    task = spawn(work)
+    sleep(0)
+    woken.set()
+    task.kill(block=False)
+    spawn(other.append, True)
+    task.join()
+    assert done == [True] and task.state == "killed"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_task_that_polls_under_a_free_lock_lets_the_others_do_their_part_and_meets_no_kill(
+    kind: str, hub: Hub
+) -> None:
+    def spin() -> int:
+        for turn in range(10 * _thread._TAKEN):
+            with lock:
                 if ready:
-                    return
+                    return turn
+        return -1
 
-    lock, ready = kind(), list[bool]()
+    lock, ready = getattr(_thread, kind)(), list[bool]()
     spinning = spawn(spin)
+    spawn(spinning.kill, block=False)
     spawn(ready.append, True)
-    spinning.join()
+    assert 0 < spinning.get() <= 2 * _thread._TAKEN
 
 
-def test_task_that_tries_a_held_lock_again_and_again_lets_its_holder_release_it(hub: Hub) -> None:
-    lock = _thread.allocate_lock()
-    lock.acquire()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("args", [(False,), (True, 0)])
+def test_task_that_tries_in_vain_for_a_lock_lets_its_holder_release_it(kind: str, args: Any, hub: Hub) -> None:
+    def hold() -> None:
+        with lock:
+            sleep(0)
 
+    def spin() -> int:
+        tries = 0
+        while not lock.acquire(*args):
+            tries += 1
+        return tries
+
+    lock = getattr(_thread, kind)()
+    spawn(hold)
+    spinning = spawn(spin)
+    assert _thread._FAILED <= spinning.get() + 1 <= 2 * _thread._FAILED
+
+
+def test_task_that_tries_in_vain_for_a_lock_can_be_killed_and_timed_out(real_hub: Hub) -> None:
     def spin() -> None:
         while not lock.acquire(False):
             pass
 
+    lock = _thread.allocate_lock()
+    lock.acquire()
     spinning = spawn(spin)
-    spawn(lock.release)
+    spawn(spinning.kill, block=False)
     spinning.join()
+    assert spinning.state == "killed"
+    with pytest.raises(TimeoutError), timeout(0.01):
+        spin()
 
 
-@pytest.mark.parametrize("kind", [_thread.allocate_lock, _thread.RLock, _thread.BriefLock])
-def test_free_lock_raises_no_kill_that_is_pending(kind: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def work() -> int:
-        event.wait()
-        for turn in range(5000):
-            with lock:
-                taken.append(turn)
-        return len(taken)
-
-    monkeypatch.setattr(sys, "getswitchinterval", float)  # 0.0: others get their turn at each occasion
-    lock, event, taken = kind(), Event(), list[int]()
-    task = spawn(work)
-    sleep(0)
-    event.set()
-    task.kill(block=False)
-    assert task.get() == 5000
-
-
-def test_callback_in_the_hub_never_switches_for_fairness(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spin() -> None:
-        for _ in range(2500):
-            lock.acquire()
-            lock.release()
+def test_few_tries_in_vain_and_those_inside_the_hub_never_switch(hub: Hub) -> None:
+    def work() -> None:
+        for _ in range(_thread._FAILED // 2):
+            assert not held.acquire(False)
+            assert free.acquire(False)
+            free.release()
+        for _ in range(_thread._FAILED // 2):
+            assert not held.acquire(False)
         seen.append(len(other))
 
-    monkeypatch.setattr(sys, "getswitchinterval", float)
-    lock, seen, other = _thread.allocate_lock(), list[int](), list[int]()
-    hub.call_soon(spin)
+    def in_hub() -> None:
+        for _ in range(3 * _thread._FAILED):
+            held.acquire(False)
+        seen.append(len(other))
+
+    held, free, seen, other = _thread.allocate_lock(), _thread.allocate_lock(), list[int](), list[int]()
+    held.acquire()
+    hub.call_soon(in_hub)
+    spawn(work)
     spawn(other.append, 1)
     sleep(0)
-    assert seen == [0]
+    assert seen == [0, 0]
+
+
+def test_task_that_asks_in_vain_whether_a_thread_lives_lets_that_end(hub: Hub) -> None:
+    handle = _thread.start_joinable_thread(lambda: sleep(0))
+    while not handle.is_done():
+        pass
+    made: list[Any] = []
+    _thread.start_new_thread(lambda: made.append(_thread._set_sentinel()), ())
+    sleep(0)
+    while not made[0].acquire(False):
+        pass
+
+
+def test_condition_over_a_lock_notifies_without_a_try_in_vain(hub: Hub) -> None:
+    condition, other = threading.Condition(_thread.allocate_lock()), list[int]()  # type: ignore[arg-type]
+    spawn(other.append, 1)
+    for _ in range(3 * _thread._FAILED):
+        with condition:
+            condition.notify()
+    assert other == []
+    with pytest.raises(RuntimeError, match="un-acquired lock"):
+        condition.notify()
+
+
+def test_lock_that_is_released_to_a_killed_task_before_its_turn_is_still_taken_by_it(hub: Hub) -> None:
+    """So the waiter of a condition that has been killed and then notified has been notified, and no other is missed."""
+
+    def wait() -> None:
+        lock.acquire()
+        taken.append(True)
+        sleep(100)
+
+    lock, taken = _thread.allocate_lock(), list[bool]()
+    lock.acquire()
+    task = spawn(wait)
+    sleep(0)
+    task.kill(block=False)
+    lock.release()
+    task.join()
+    assert taken == [True] and lock.locked() and task.state == "killed"
 
 
 # -- threads -----------------------------------------------------------------------------------------------------------
@@ -292,4 +371,4 @@ def test_shutdown_waits_for_all_but_daemons(hub: Hub, time: VirtualTime, monkeyp
 
 def test_os_threads_are_left_to_the_os(real_hub: Hub) -> None:
     assert threading.current_thread() is threading.main_thread()
-    assert to_thread(lambda: threading.current_thread().name).startswith("Dummy-")
+    assert to_thread(threading.get_ident) != threading.get_ident()
