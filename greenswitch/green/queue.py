@@ -1,51 +1,69 @@
-"""The twin of the standard library's `queue`: the same names, for tasks.
+"""The twin of the standard library's `queue`: the same classes, which park a task where they would block a thread.
 
-`Queue`, `LifoQueue` and `PriorityQueue` are the standard library's own text, run once more over the twin of
-`threading`: with `mutex`, `not_empty` and the rest, and for subclasses with `_init`, `_put` and `_get`. `SimpleQueue`
-is this package's. Patching replaces `SimpleQueue`, and what the original queues make their lock with: a `put` that has
-room never raises a kill or a deadline that is pending. `greenswitch.Queue` is faster.
+`Queue`, `LifoQueue` and `PriorityQueue` are the standard library's own text, run once more over locks and conditions of
+ours: so they have its attributes (`mutex`, `queue`, `not_empty`, …), and a subclass may replace `_init`, `_put`, `_get`
+and `_qsize`. Patching leaves the original's classes where they are and gives those made from then on the same locks.
+`SimpleQueue` is `greenswitch.queues.SimpleQueue`. (`greenswitch.queues.Queue` is faster, and has no such attributes.)
 
-Knows the package's queues, the twin of `threading`, and how to run a module again.
+Knows locks, `SimpleQueue`, the hub's clock, and how to run a module again.
 """
 
 from __future__ import annotations
 
 import _queue
 import queue as original
-import threading as _original_threading
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from greenswitch import queues
+from greenswitch import locks
 from greenswitch.copies import Namespace, run_again
-from greenswitch.green import _thread, rest_of, threading
+from greenswitch.green import rest_of
+from greenswitch.green._thread import BriefLock
 from greenswitch.hub import get_hub
-from greenswitch.queues import SimpleQueue
+from greenswitch.queues import Empty, SimpleQueue
+from greenswitch.queues import ShutDown as ShutDown  # the original's, from Python 3.13 on
 
 REPLACED = ("SimpleQueue",)
 
 
+def _lock() -> Any:
+    """Return a lock for a queue: ours, if `threading` is patched."""
+    made: Any = threading.Lock()
+    return BriefLock() if isinstance(made, locks.Lock) else made
+
+
+def _condition(lock: Any) -> Any:
+    return locks.Condition(lock) if isinstance(lock, BriefLock) else threading.Condition(lock)
+
+
 def patch(replace: Callable[[object, str, object], None]) -> None:
-    """Replace it where the original comes from, too, and the lock of the original queues."""
+    """Replace `SimpleQueue` where it comes from, too, and what the other queues make their locks with."""
     replace(_queue, "SimpleQueue", SimpleQueue)
     replace(_queue, "Empty", Empty)  # the same, unless the module is imported anew: then it is the one that ours raises
-    replace(original, "threading", Namespace(_original_threading, {"Lock": _thread.BriefLock}, {}))
+    replace(original, "threading", Namespace(threading, {"Lock": _lock, "Condition": _condition}, {}))
 
 
-Empty, Full = original.Empty, original.Full
-ShutDown = getattr(original, "ShutDown", queues.ShutDown)  # from Python 3.13 on
+def _now() -> float:
+    return get_hub().clock()
+
 
 _copy: Any = run_again(
     "queue",
     {
-        "threading": Namespace(threading, {"Lock": _thread.BriefLock}, {}),
-        "time": Namespace(time, {"monotonic": lambda: get_hub().clock()}, {}),
         "_queue": Namespace(_queue, {"SimpleQueue": SimpleQueue, "Empty": Empty}, {}),
+        "threading": Namespace(threading, {"Lock": BriefLock, "Condition": locks.Condition}, {}),
+        "time": Namespace(time, {"monotonic": _now}, {}),
     },
 )
-vars(_copy).update(Full=Full, ShutDown=ShutDown)  # so one `except` serves the original's and ours
-Queue, LifoQueue, PriorityQueue = _copy.Queue, _copy.LifoQueue, _copy.PriorityQueue
+_copy.Full = Full = original.Full
+_copy.ShutDown = ShutDown
+
+if TYPE_CHECKING:
+    from queue import LifoQueue, PriorityQueue, Queue
+else:
+    Queue, LifoQueue, PriorityQueue = _copy.Queue, _copy.LifoQueue, _copy.PriorityQueue
 
 __all__ = ["Empty", "Full", "LifoQueue", "PriorityQueue", "Queue", "SimpleQueue"]
 __all__ += [name for name in original.__all__ if name not in __all__]
