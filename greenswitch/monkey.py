@@ -204,6 +204,7 @@ that calls them, an event loop of asyncio's too. What it imports is patched befo
 _EXAMPLES = """examples:
   python -m greenswitch.monkey server.py --port 8090      a script, with arguments of its own
   python -m greenswitch.monkey -m http.server 8000        a module, as python -m does
+  python -m greenswitch.monkey application.pyz            a zip file or directory with a __main__.py; or a .pyc
   python -m greenswitch.monkey --no-threading client.py   leave its threads to the operating system
   python -m greenswitch.monkey --report client.py         say first what was imported before it could be patched
 """
@@ -224,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strict", action="store_true", help="refuse to run if something was imported too early")
     parser.add_argument("--report", action="store_true", help="print what was imported too early to standard error")
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module to run, and its arguments")
-    parser.add_argument("program", nargs=argparse.REMAINDER, help="a script to run, and its arguments")
+    parser.add_argument("program", nargs=argparse.REMAINDER, help="a script or application to run, and its arguments")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Run another program in this process as `python program.py` or `python -m program` would.
+"""Run another program in this process as `python program.py`, `python application.pyz` or `python -m program` would.
 
 It becomes `__main__`, with its own `sys.argv` and `sys.path`; its exit status, and the traceback that it may leave, are
 as if Python had run it alone.
@@ -12,29 +12,74 @@ import builtins
 import io
 import os
 import sys
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import find_spec
+from contextlib import suppress
+from importlib.machinery import ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.util import MAGIC_NUMBER, find_spec
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
 
 def run_script(path: str, args: list[str]) -> None:
-    """Run the source file at `path` as `python path args…`. Raises what it raises; SystemExit if it can't be read."""
-    file = os.path.abspath(path)
+    """Run `path` as `python path args…`: a source file, a `.pyc`, or a directory or zip file with a `__main__`.
+
+    Raises what it raises; SystemExit if it can't be read.
+    """
+    sys.argv[:] = [path, *args]
+    file = os.path.join(os.getcwd(), path)
+    importer = _importer_of(file)
+    if importer is None:
+        if not sys.flags.safe_path:
+            sys.path[0] = os.path.dirname(os.path.realpath(path))
+        _run_file(file)
+    else:
+        sys.path[: not sys.flags.safe_path] = [file]
+        _run_main_of(file, importer)
+
+
+def _run_file(file: str) -> None:
     try:
         with io.open_code(file) as opened:
-            source = opened.read()
+            text = opened.read()
     except OSError as error:
         leave(2, f"can't open file {file!r}: [Errno {error.errno}] {error.strerror}")
-    sys.argv[:] = [path, *args]
-    if not sys.flags.safe_path:
-        sys.path[0] = os.path.dirname(os.path.realpath(path))
-    loader = SourceFileLoader("__main__", file)
+    loader: Any = SourceFileLoader("__main__", file)
     try:
-        code = compile(source, file, "exec", dont_inherit=True)
-    except SyntaxError as error:
+        if file.endswith(".pyc") or text.startswith(MAGIC_NUMBER):
+            loader = SourcelessFileLoader("__main__", file)
+            code = _compiled(loader)
+        else:
+            code = compile(text, file, "exec", dont_inherit=True)
+    except (SyntaxError, RuntimeError) as error:
         raise _shown_from(error, None) from None
     _become_main(code, __file__=file, __loader__=loader, __package__=None, __spec__=None)
+
+
+def _compiled(loader: SourcelessFileLoader) -> Any:
+    try:
+        return loader.get_code("__main__")
+    except ImportError:
+        raise RuntimeError("Bad magic number in .pyc file") from None
+    except (EOFError, TypeError, ValueError):
+        raise RuntimeError("Bad code object in .pyc file") from None
+
+
+def _importer_of(file: str) -> Any:
+    """Return what finds modules in a directory or a zip file; None for any other file."""
+    for hook in sys.path_hooks:
+        with suppress(ImportError):
+            return hook(file)
+    return None
+
+
+def _run_main_of(file: str, importer: Any) -> None:
+    try:
+        spec: ModuleSpec | None = importer.find_spec("__main__")
+        code = None if spec is None or spec.loader is None else spec.loader.get_code("__main__")  # type: ignore[attr-defined]
+    except SyntaxError as error:
+        raise _shown_from(error, None) from None
+    if spec is None or code is None:
+        leave(1, f"can't find '__main__' module in {file!r}")
+    _become_main_of(spec, code)
 
 
 def run_module(name: str, args: list[str]) -> None:
@@ -48,7 +93,7 @@ def run_module(name: str, args: list[str]) -> None:
     if spec is None or code is None:
         leave(1, f"No module named {name}" if spec is None else f"No code object available for {name}")
     sys.argv[:] = [spec.origin or name, *args]
-    _become_main(code, __file__=spec.origin, __loader__=spec.loader, __package__=spec.parent, __spec__=spec)
+    _become_main_of(spec, code)
 
 
 def leave(status: int, why: str) -> NoReturn:
@@ -64,9 +109,14 @@ def _find(name: str) -> ModuleSpec | None:
         return None
 
 
+def _become_main_of(spec: ModuleSpec, code: CodeType) -> None:
+    names = {"__file__": spec.origin, "__cached__": spec.cached, "__loader__": spec.loader}
+    _become_main(code, **names, __package__=spec.parent, __spec__=spec)
+
+
 def _become_main(code: CodeType, **names: Any) -> None:
     main = ModuleType("__main__")
-    vars(main).update(names, __builtins__=builtins, __cached__=None)
+    vars(main).update({"__cached__": None, **names}, __builtins__=builtins)
     sys.modules["__main__"] = main
     try:
         exec(code, vars(main))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import subprocess
 import sys
+import zipapp
 from pathlib import Path
 
 import pytest
@@ -508,11 +510,77 @@ def test_program_behaves_as_without_the_runner(how: str, what: str, tmp_path: Pa
     assert patched.returncode == plain.returncode
 
 
+APPLICATION = PROGRAM + """
+import helper
+print(__cached__, type(__loader__), sys.path[1:] == [one for one in sys.path if one != sys.path[0]])
+"""
+
+
+def built(kind: str, tmp_path: Path) -> str:
+    """Make a program of some kind; return how to call it."""
+    source = tmp_path / "application"
+    source.mkdir()
+    main = source / "__main__.py"
+    main.write_text(APPLICATION)
+    (source / "helper.py").write_text("print(__name__, __file__)\n")
+    if kind == "zip":
+        zipapp.create_archive(source, tmp_path / "application.pyz")
+    elif kind != "directory":
+        py_compile.compile(str(main), str(tmp_path / kind))
+        (tmp_path / "helper.py").write_text("print('here')\n")
+    return {"directory": "application/", "zip": "./application.pyz"}.get(kind, kind)
+
+
+@pytest.mark.parametrize("what", ["", "error", "exit", "context"])
+@pytest.mark.parametrize("kind", ["directory", "zip", "program.pyc", "compiled"])
+def test_application_and_compiled_program_behave_as_without_the_runner(kind: str, what: str, tmp_path: Path) -> None:
+    plain, patched = both(tmp_path, built(kind, tmp_path), "-x", what)
+    assert patched.stdout == plain.stdout and "__main__" in plain.stdout
+    assert patched.stderr.splitlines() == [line for line in plain.stderr.splitlines() if "<frozen runpy>" not in line]
+    assert patched.returncode == plain.returncode
+
+
+def test_safe_path_puts_an_application_on_the_path_and_no_other_directory(tmp_path: Path) -> None:
+    show = "import sys; print(sys.path)"
+    (tmp_path / "application").mkdir()
+    (tmp_path / "application" / "__main__.py").write_text(show)
+    (tmp_path / "program.py").write_text(show)
+    env = {**ENVIRONMENT, "PYTHONSAFEPATH": "1"}
+    for program in ("application", "program.py"):
+        shown = [
+            subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=SECONDS, check=True)
+            for how in ([], ["-m", "greenswitch.monkey"])
+            for command in [[sys.executable, *how, program]]
+        ]
+        assert shown[0].stdout == shown[1].stdout
+
+
+SPAWNING = """
+import multiprocessing
+def square(number): return number * number
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map(square, [2, 3]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["program.py", "program.pyc"])
+def test_program_of_any_kind_starts_processes_by_spawn(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(SPAWNING)
+    if kind.endswith("c"):
+        py_compile.compile(str(tmp_path / "program.py"), str(tmp_path / kind))
+    plain, patched = both(tmp_path, kind)
+    assert (patched.returncode, patched.stdout, patched.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+    assert patched.stdout == "[4, 9]\n"
+
+
 def test_program_that_cannot_run_fails_as_in_python(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text("x = (\n")
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
-    for args in (["wrong.py"], ["missing.py"], ["-m", "missing"], ["-m", "package"]):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong.pyc").write_bytes(b"no compiled module at all")
+    for args in (["wrong.py"], ["missing.py"], ["-m", "missing"], ["-m", "package"], ["empty"], ["wrong.pyc"]):
         plain, patched = both(tmp_path, *args)
         assert (patched.returncode, patched.stdout, patched.stderr) == (plain.returncode, plain.stdout, plain.stderr)
 
