@@ -9,7 +9,7 @@ from greenswitch.pools import Pool
 from greenswitch.queues import Channel, LifoQueue, PriorityQueue, Queue, SimpleQueue
 from greenswitch.running import run
 from greenswitch.tasks import Task, getcurrent, sleep, spawn, spawn_later
-from greenswitch.threads import to_thread, wrap_future
+from greenswitch.threads import ThreadPool, to_thread, wrap_future
 from greenswitch.timeouts import move_on_after, shield, timeout
 from greenswitch.waiting import iwait, joinall, killall, wait
 
@@ -39,6 +39,7 @@ __all__ = [
     "SwitchError",
     "Task",
     "TaskGroup",
+    "ThreadPool",
     "get_hub",
     "getcurrent",
     "iwait",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from operator import index
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -21,7 +22,7 @@ from greenswitch.feeds import Feed, Map, Results
 from greenswitch.hub import TIMED_OUT, Awaited, Waiter, get_hub
 from greenswitch.locks import Semaphore
 from greenswitch.locks.lines import Line
-from greenswitch.tasks import Task, getcurrent
+from greenswitch.tasks import Task, getcurrent, spawn
 from greenswitch.timeouts import shield
 from greenswitch.waiting import joinall, wait
 
@@ -114,6 +115,27 @@ class Pool(Awaited):
         if getcurrent() in self.tasks:
             return function(*args, **kwds or {})
         return Map(self).run(function, [tuple(args)], kwds or {})[0]
+
+    def apply_async(
+        self,
+        function: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+    ) -> Task:
+        """As `spawn`, but return a task at once, also if no place is free; its value is the result of the call.
+
+        `callback(result)` is called inside the hub, where nothing may wait, if the call succeeds. May be called inside
+        the hub.
+        """
+        _check(function)
+        if self.full():
+            task = spawn(self.apply, function, args, kwds)
+        else:
+            task = self.spawn(function, *args, **kwds or {})
+        if callback is not None:
+            task.link(partial(_call_back, callback))
+        return task
 
     def map(self, function: Callable[..., T], *iterables: Iterable[Any]) -> list[T]:
         """Call `function` with each item and return the results, in the order of the items.
@@ -272,6 +294,11 @@ class Pool(Awaited):
 
     def __repr__(self) -> str:
         return f"<Pool of {self.size}: {len(self.tasks)} running{self.places._line.text}>"
+
+
+def _call_back(callback: Callable[[Any], Any], task: Task) -> None:
+    if task.successful():
+        callback(task.value)
 
 
 def _check(function: object) -> None:

@@ -1,11 +1,11 @@
 """Work in OS threads: a call that would block this thread blocks another one, and the task that wants its result parks.
 
-`to_thread` uses a pool of its hub's: at most four more threads than there are CPUs, 32 at most, started as they are
-needed and ended with the hub. Look-ups of names have a pool of their own (see `greenswitch.names`), so neither holds up
-the other. A `ThreadPool` is one of the program's own, with a size.
+`to_thread` uses threads of its hub's: at most four more than there are CPUs, 32 at most, started as they are needed and
+ended with the hub. Look-ups of names have threads of their own (see `greenswitch.names`): neither holds up the other.
+A `ThreadPool` has a size, and otherwise is a `Pool` whose calls run in threads.
 
-A task that is killed, or times out, leaves its job behind: a job that no thread has begun is called off; one that runs
-goes on to its end, and its outcome is dropped. At exit the interpreter waits for the jobs that still run. The workers
+A task that is killed, or times out, leaves its call behind: one that no thread has begun is called off; one that runs
+goes on to its end, and its outcome is dropped. At exit the interpreter waits for the calls that still run. The workers
 are no `threading.Thread`s: the program never counts, lists or joins them, and they work for as long as any thread of
 the program runs, `atexit` included. Where no thread can be started any more, a call runs in the thread that asks.
 
@@ -20,18 +20,16 @@ import threading
 from _queue import Empty, SimpleQueue  # the originals, also after monkey patching
 from _thread import LockType, allocate_lock, get_ident, start_new_thread
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
-from weakref import finalize
+from weakref import WeakSet, finalize
 
-from greenlet import GreenletExit
-
-from greenswitch.hub import TIMED_OUT, Hub, OutsideWaiter, get_hub
+from greenswitch.hub import TIMED_OUT, OutsideWaiter, get_hub
 from greenswitch.hub.bystanders import pool_calls, pool_threads
-from greenswitch.locks import AsyncResult
-from greenswitch.queues import Queue
+from greenswitch.locks import Event
+from greenswitch.pools import Call, Owner, Pool
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -46,19 +44,19 @@ class OSThread(threading.Thread):
     """A `threading.Thread` that is a thread of the operating system, also where monkey patching makes threads tasks."""
 
 
-class _Call:
-    """A call for a worker. `done(call)` is called in the worker's thread when it has ended; it must not raise."""
+class _Job:
+    """A call for a worker, which wakes the waiter when it has ended."""
 
-    __slots__ = ("_claimed", "args", "done", "error", "function", "kwargs", "value")
+    __slots__ = ("_args", "_claimed", "_error", "_function", "_kwargs", "_value", "_waiter")
 
-    def __init__(self, done: Callable[[_Call], Any], function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def __init__(self, waiter: OutsideWaiter, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._claimed = False
-        self.done = done
-        self.function: Callable[..., Any] | None = function
-        self.args = args
-        self.kwargs = kwargs
-        self.value: Any = None
-        self.error: BaseException | None = None
+        self._waiter = waiter
+        self._function: Callable[..., Any] | None = function
+        self._args = args
+        self._kwargs = kwargs
+        self._value: Any = None
+        self._error: BaseException | None = None
 
     def claim(self) -> bool:
         """Return True once: to the worker that is to run it, or to whatever calls it off."""
@@ -67,33 +65,31 @@ class _Call:
         return not before
 
     def run(self) -> None:
-        """Make the call, and tell that it has ended."""
-        function, self.function = self.function, None
+        """Make the call, and wake the waiter."""
+        ended = Event()
+        _running.add(ended)
+        function, self._function = self._function, None
         try:
-            self.value = function(*self.args, **self.kwargs)  # type: ignore[misc]
+            self._value = function(*self._args, **self._kwargs)  # type: ignore[misc]
         except BaseException as error:
-            self.error = error
+            self._error = error
         del function
-        self.args = self.kwargs = None
-        self.end()
-
-    def cancel(self) -> bool:
-        """Call it off; return False if a worker has begun it."""
-        claimed = self.claim()
-        if claimed:
-            pool_calls.discard(self)
-        return claimed
-
-    def end(self) -> None:
-        """Tell that it has ended."""
-        self.done(self)
+        self._args = self._kwargs = None
+        self._waiter.wake()
         pool_calls.discard(self)
+        _running.discard(ended)
+        ended.set()
+
+    def cancel(self) -> None:
+        """Call it off, unless a worker has begun it."""
+        if self.claim():
+            pool_calls.discard(self)
 
     def outcome(self) -> Any:
         """Return or raise what the function did, and keep nothing of it."""
-        error, self.error = self.error, None
+        error, self._error = self._error, None
         if error is None:
-            return self.value
+            return self._value
         try:
             raise error
         finally:
@@ -102,219 +98,128 @@ class _Call:
 
 # -- the workers -------------------------------------------------------------------------------------------------------
 
-_running: set[LockType] = set()
-"""A lock for each call that runs, free when it has ended."""
+_running: set[Event] = set()
+"""An event for each job that runs, set when it has ended."""
 
 
 def count_workers() -> int:
-    """Return how many workers live, of all pools: threads that the program has not started."""
+    """Return how many workers live: threads that the program has not started."""
     return len(pool_threads)
 
 
-def _work(begun: LockType, calls: SimpleQueue[_Call | None], idle: deque[None]) -> None:
+class _Workers:
+    """At most `size` threads, started as they are needed, that run the jobs of one queue."""
+
+    def __init__(self, size: int | None) -> None:
+        self.size = min(32, (os.cpu_count() or 1) + 4) if size is None else size
+        if self.size < 1:
+            raise ValueError(f"a pool needs at least one thread, not {size!r}")
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._idle: deque[None] = deque()  # an entry for each worker that waits for a job
+        self.started: list[int] = []
+        self._let_go = finalize(self, _let_go, self._jobs, self.started)
+        self._let_go.atexit = False
+
+    def submit(self, job: _Job) -> None:
+        """Hand a job to a worker. Never raises: where no thread can be started, the job runs here."""
+        pool_calls.add(job)
+        self._jobs.put(job)
+        try:
+            self._idle.pop()
+        except IndexError:
+            if len(self.started) < self.size:
+                self._start_worker(job)
+
+    def _start_worker(self, job: _Job) -> None:
+        begun = allocate_lock()
+        begun.acquire()
+        try:
+            self.started.append(start_new_thread(_work, (begun, self._jobs, self._idle)))
+            begun.acquire()
+        except RuntimeError:  # too many threads, or the interpreter starts none at its end
+            if not self.started and job.claim():
+                job.run()
+
+    def retire(self) -> None:
+        """Let the threads end when the jobs that have been handed in have ended."""
+        self._let_go()
+
+    def close(self) -> None:
+        """Call off what no thread has begun, and let the threads end. For the end of a hub."""
+        try:
+            while (job := self._jobs.get_nowait()) is not None:
+                job.cancel()
+        except Empty:
+            pass
+        self.retire()
+
+    def forget(self) -> None:
+        """In a forked child, begin anew: the threads are the parent's."""
+        self._let_go.detach()
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"<{len(self.started) or 'no'} threads, of at most {self.size}>"
+
+
+_all: WeakSet[_Workers] = WeakSet()
+
+
+def _work(begun: LockType, jobs: SimpleQueue[_Job | None], idle: deque[None]) -> None:
     me = get_ident()
     pool_threads.add(me)
     begun.release()  # from here on the interpreter counts this thread, and so does `count_workers`
     try:
-        while (call := calls.get()) is not None:
-            if call.claim():
-                _run(call)
-            del call
-            # If the call has asked for `threading.current_thread()`, that has noted a thread of its own making.
-            getattr(threading, "_active", {}).pop(me, None)
-            idle.append(None)
+        while (job := _next(jobs, idle)) is not None:
+            if job.claim():
+                job.run()
+            del job
+            _forget_dummy(me)
     finally:
         pool_threads.discard(me)
 
 
-def _run(call: _Call) -> None:
-    runs = allocate_lock()
-    runs.acquire()
-    _running.add(runs)
+def _forget_dummy(me: int) -> None:
+    """Take back what `threading.current_thread()` has noted, if the job has called it: a thread of its own making."""
+    noted = getattr(threading, "_thread_local_info", None)
+    if noted is not None:  # Python 3.13's dummy leaves the list when this does, and fails to at the interpreter's end
+        noted.__dict__.clear()
+    getattr(threading, "_active", {}).pop(me, None)
+
+
+def _next(jobs: SimpleQueue[_Job | None], idle: deque[None]) -> _Job | None:
     try:
-        call.run()
-    finally:
-        _running.discard(runs)
-        runs.release()
+        return jobs.get_nowait()
+    except Empty:
+        idle.append(None)
+        return jobs.get()
+
+
+def _let_go(jobs: SimpleQueue[_Job | None], started: list[int]) -> None:
+    for _ in started:
+        jobs.put(None)
 
 
 def _wait_for_running() -> None:
-    for runs in list(_running):
-        runs.acquire()
+    for ended in list(_running):
+        ended.wait()
 
 
 def _in_child() -> None:
-    _running.clear()  # the threads are the parent's
+    _running.clear()
     pool_threads.clear()
     pool_calls.clear()
+    for workers in list(_all):
+        workers.forget()
 
 
 atexit.register(_wait_for_running)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-class ThreadPool:
-    """At most `size` OS threads that make calls, started as they are needed. None: four more than CPUs, at most 32.
-
-    `spawn` and `apply_async` return an `AsyncResult`, whose `get` parks. Any task, main, and other threads may call.
-
-    >>> pool = ThreadPool(2)
-    >>> pool.map(abs, [-1, -2, -3])
-    [1, 2, 3]
-    >>> pool.close()
-    """
-
-    def __init__(self, size: int | None = None) -> None:
-        if size is None:
-            size = min(32, (os.cpu_count() or 1) + 4)
-        if size < 1:
-            raise ValueError(f"a pool needs at least one thread, not {size!r}")
-        self.size = size
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self._idle: deque[None] = deque()
-        self._started: list[int] = []
-        self._results: set[AsyncResult] = set()
-        self._closed = False
-        self._let_go = finalize(self, _let_workers_go, self._calls, self._started)
-        self._let_go.atexit = False
-
-    def _submit(self, call: _Call) -> None:
-        if self._closed:
-            raise RuntimeError(f"{self!r} is closed: it takes no more calls")
-        pool_calls.add(call)
-        self._calls.put(call)
-        try:
-            self._idle.pop()
-        except IndexError:
-            if len(self._started) < self.size:
-                self._start_worker(call)
-
-    def _start_worker(self, call: _Call) -> None:
-        begun = allocate_lock()
-        begun.acquire()
-        try:
-            self._started.append(start_new_thread(_work, (begun, self._calls, self._idle)))
-            begun.acquire()
-        except RuntimeError:  # too many threads, or the interpreter starts none at its end
-            if not self._started and call.claim():
-                _run(call)
-
-    def spawn(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncResult:
-        """Make the call in a thread; return its `AsyncResult` at once. The call sees the caller's context variables.
-
-        RuntimeError if the pool is closed.
-        """
-        if not callable(function):
-            raise TypeError(f"spawn needs a function and its arguments, not {function!r}")
-        result = AsyncResult()
-        results = self._results
-
-        def done(call: _Call) -> None:
-            results.discard(result)
-            if call.error is None:
-                result.set(call.value)
-            else:
-                result.set_exception(call.error)
-
-        results.add(result)
-        try:
-            self._submit(_Call(done, copy_context().run, (function, *args), kwargs))
-        except BaseException:
-            results.discard(result)
-            raise
-        return result
-
-    def apply(
-        self, function: Callable[..., Any], args: Iterable[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Make the call in a thread, park until it has ended, and return or raise what it does."""
-        return self.spawn(function, *args, **(kwargs or {})).get()
-
-    def apply_async(
-        self,
-        function: Callable[..., Any],
-        args: Iterable[Any] = (),
-        kwargs: dict[str, Any] | None = None,
-        callback: Callable[[Any], Any] | None = None,
-    ) -> AsyncResult:
-        """As `spawn`. `callback(value)` is called inside the hub, where nothing may wait, if the call succeeds."""
-        result = self.spawn(function, *args, **(kwargs or {}))
-        if callback is not None:
-            result.add_link(partial(_call_back, get_hub(), callback))
-        return result
-
-    def map(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
-        """Return what `function` returns for each element, in order. The first failure is raised."""
-        return [result.get() for result in [self.spawn(function, *args) for args in zip(*iterables, strict=False)]]
-
-    def imap(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
-        """As `map`, one result after another. At most twice `size` elements are taken ahead."""
-        ahead: deque[AsyncResult] = deque()
-        for args in zip(*iterables, strict=False):
-            ahead.append(self.spawn(function, *args))
-            if len(ahead) >= 2 * self.size:
-                yield ahead.popleft().get()
-        while ahead:
-            yield ahead.popleft().get()
-
-    def imap_unordered(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
-        """As `imap`, each result as soon as there is one."""
-        ended: Queue[AsyncResult] = Queue()
-        missing = 0
-        for args in zip(*iterables, strict=False):
-            self.spawn(function, *args).add_link(ended.put)
-            missing += 1
-            if missing >= 2 * self.size:
-                yield ended.get().get()
-                missing -= 1
-        for _ in range(missing):
-            yield ended.get().get()
-
-    def join(self, timeout: float | None = None) -> bool:
-        """Park until no call is waiting or running, at most `timeout` seconds; return whether that is so."""
-        hub = get_hub()
-        deadline = None if timeout is None else hub.clock() + timeout
-        while self._results:
-            left = None if deadline is None else deadline - hub.clock()
-            if left is not None and left <= 0:
-                return False
-            next(iter(self._results)).wait(left)
-        return True
-
-    def close(self) -> None:
-        """Take no more calls; the threads end when those that have been handed in have ended. Twice does nothing."""
-        self._closed = True
-        self._let_go()
-
-    def kill(self) -> None:
-        """Close, and call off what no thread has begun: its `get` raises GreenletExit. What runs goes on to its end."""
-        self._closed = True
-        self._let_go.detach()
-        while True:
-            try:
-                call = self._calls.get_nowait()
-            except Empty:
-                break
-            if call is not None and call.cancel():
-                call.error = GreenletExit()
-                call.done(call)
-        _let_workers_go(self._calls, self._started)
-
-    def __enter__(self) -> ThreadPool:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._started) or 'none'} started"
-        return f"<ThreadPool of {self.size}, {state}>"
-
-
-def _let_workers_go(calls: SimpleQueue[_Call | None], started: list[int]) -> None:
-    for _ in started:
-        calls.put(None)
 
 
 # -- what tasks call ---------------------------------------------------------------------------------------------------
@@ -330,35 +235,33 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
 
 
 def in_pool(key: str, size: int | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `to_thread`, by another pool of the hub's: the one under `key`, which gets `size` threads when it is made."""
+    """As `to_thread`, by other threads of the hub's: those under `key`, of which there are at most `size`."""
+
+    def workers() -> _Workers:
+        local = get_hub().local
+        found: _Workers | None = local.get(key)
+        if found is None:
+            found = local[key] = _Workers(size)
+        return found
+
+    return _call(workers, function, args, kwargs)  # type: ignore[no-any-return]
+
+
+def _call(workers: Callable[[], _Workers], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     hub = get_hub()
     waiter = OutsideWaiter(hub, "run in a thread", function)
     hub.check(waiter)
-    pool: ThreadPool | None = hub.local.get(key)
-    if pool is None:
-        pool = hub.local[key] = _OfHub(size)
-    call = _Call(waiter.wake, copy_context().run, (function, *args), kwargs)
-    pool._submit(call)
+    job = _Job(waiter, copy_context().run, (function, *args), kwargs)
+    workers().submit(job)
     try:
         hub.park(waiter)
     except BaseException:
-        call.cancel()
+        job.cancel()
         raise
     try:
-        return call.outcome()  # type: ignore[no-any-return]
+        return job.outcome()
     finally:
-        del call, waiter  # the traceback of what it raises refers to this frame
-
-
-def _call_back(hub: Hub, callback: Callable[[Any], Any], ended: AsyncResult) -> None:
-    if ended.successful():
-        hub.call_soon(callback, ended.value)
-
-
-class _OfHub(ThreadPool):
-    """A pool of a hub's: closed with the hub, whose tasks wait for nothing any more."""
-
-    close = ThreadPool.kill
+        del job, waiter  # the traceback of what it raises refers to this frame
 
 
 def set_thread_pool_size(size: int) -> None:
@@ -367,11 +270,84 @@ def set_thread_pool_size(size: int) -> None:
     The default is four more than there are CPUs, at most 32. Raises ValueError for less than 1.
     """
     local = get_hub().local
-    pool = _OfHub(size)
-    previous: ThreadPool | None = local.pop(_CALLS, None)
-    local[_CALLS] = pool
+    workers = _Workers(size)
+    previous: _Workers | None = local.pop(_CALLS, None)
+    local[_CALLS] = workers
     if previous is not None:
-        ThreadPool.close(previous)
+        previous.retire()
+
+
+class ThreadPool(Pool):
+    """A `Pool` whose calls run in OS threads, at most `size` at a time. None: four more than CPUs, at most 32.
+
+    Each call has a task, which waits for it; everything is done with tasks as in a `Pool`. To kill a task whose call
+    runs already doesn't stop the call: it goes on, its outcome is dropped, and the next call waits for its thread. A
+    `with` block closes the pool at its end. ValueError for a size below one.
+
+    >>> import greenswitch
+    >>> def main():
+    ...     with ThreadPool(2) as pool:
+    ...         return pool.map(abs, [-1, -2, -3])
+    >>> greenswitch.run(main)
+    [1, 2, 3]
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self._workers = _Workers(size)
+        self._closed = False
+        super().__init__(self._workers.size)
+
+    def begin(
+        self,
+        owner: Owner,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        position: int = 0,
+    ) -> Call:
+        """Start a call on a place that has been taken; give the place back if that fails."""
+        if self._closed:
+            self.places.release()
+            raise RuntimeError(f"{self!r} takes no more calls")
+        return super().begin(owner, _InThread(self._workers, function), args, kwargs, position)
+
+    def leave(self, call: Call) -> None:
+        """Take a call's place back."""
+        super().leave(call)
+        if self._closed:
+            self.close()
+
+    def close(self) -> None:
+        """Take no more calls; the threads end when those that have begun have ended. Waits for nothing."""
+        self._closed = True
+        if not self.tasks:
+            self._workers.retire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, where)
+        finally:
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed, " if self._closed else ""
+        return f"<ThreadPool of {self.size}: {state}{len(self.tasks)} running{self.places._line.text}>"
+
+
+class _InThread:
+    """A function that runs in a thread when a task calls it; named as the function is."""
+
+    __slots__ = ("__name__", "_function", "_workers")
+
+    def __init__(self, workers: _Workers, function: Callable[..., Any]) -> None:
+        self.__name__ = getattr(function, "__name__", None) or type(function).__name__
+        self._workers = workers
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _call(lambda: self._workers, self._function, args, kwargs)
 
 
 def wrap_future(future: Future[T], timeout: float | None = None) -> T:

@@ -158,7 +158,7 @@ def test_pool_without_a_place_is_refused(size: int) -> None:
 
 def test_what_is_no_function_is_refused_at_once() -> None:
     pool: Any = Pool(1)
-    for call in (pool.spawn, pool.apply):
+    for call in (pool.spawn, pool.apply, pool.apply_async):
         with pytest.raises(TypeError, match="needs a function"):
             call(42)
     for call in (pool.map, pool.imap, pool.imap_unordered):
@@ -286,6 +286,22 @@ def test_apply_returns_or_raises_what_the_function_does(time: VirtualTime) -> No
 def test_apply_in_a_task_of_the_pool_does_not_wait_for_itself() -> None:
     pool = Pool(1)
     assert pool.spawn(lambda: pool.apply(lambda: getcurrent() in pool)).get()
+
+
+def test_apply_async_never_waits_and_calls_back_what_the_call_returns(hub: Hub, time: VirtualTime) -> None:
+    def in_hub() -> None:
+        tasks.append(pool.apply_async(Meter(), ("late",), {"seconds": 1}, results.append))
+
+    pool, results, tasks = Pool(1), list[Any](), list[Any]()
+    tasks += [pool.apply_async(Meter(), (number,), callback=results.append) for number in range(2)]
+    tasks.append(pool.apply_async(fail_at(0), (0,), callback=results.append))
+    hub.call_soon(in_hub)
+    assert pool.join() and time() == 3
+    sleep(1)
+    assert results == [0, 1, "late"]
+    assert [task.get() for task in (*tasks[:2], tasks[3])] == results
+    with pytest.raises(KeyError):
+        tasks[2].get()
 
 
 def test_map_returns_the_results_in_the_order_of_the_items(time: VirtualTime) -> None:

@@ -19,7 +19,7 @@ import greenlet
 import pytest
 
 import greenswitch
-from greenswitch import getcurrent, joinall, sleep, spawn, threads
+from greenswitch import getcurrent, joinall, names, sleep, spawn, threads
 from greenswitch.errors import HubError
 from greenswitch.hub import Hub, get_hub
 from greenswitch.hub.deadlock import others_could_wake
@@ -230,7 +230,7 @@ def test_pool_is_started_at_the_first_use_and_sized_after_the_machine(real_hub: 
     to_thread(int)
     [pool] = real_hub.local.values()
     with ThreadPoolExecutor() as executor:
-        assert repr(pool) == f"<ThreadPool of {executor._max_workers}, 1 started>"
+        assert repr(pool) == f"<1 threads, of at most {executor._max_workers}>"
     with pytest.raises(ValueError, match="at least one thread"):
         set_thread_pool_size(0)
 
@@ -388,44 +388,157 @@ def threads_may_wake(real_hub: Hub) -> None:
 @pytest.mark.usefixtures("threads_may_wake")
 def test_pool_makes_calls_in_all_ways_and_raises_what_they_raise() -> None:
     with ThreadPool(2) as pool:
-        assert pool.apply(pow, (2, 3)) == 8 and pool.apply(int, kwargs={}) == 0
+        assert pool.apply(threading.get_ident) != threading.get_ident()
+        assert pool.apply(pow, (2, 3)) == 8 and pool.apply(int, kwds={}) == 0
         assert pool.spawn(pow, 2, 4).get() == 16
         assert pool.map(pow, range(5), range(5)) == [1, 1, 4, 27, 256]
         assert list(pool.imap(abs, range(-20, 0))) == list(range(20, 0, -1))
         assert sorted(pool.imap_unordered(abs, range(-20, 0))) == list(range(1, 21))
         called: list[int] = []
-        pool.apply_async(abs, (-5,), callback=called.append).get()
-        until(lambda: called == [5])
+        results = [pool.apply_async(abs, (-number,), callback=called.append) for number in range(5)]
+        assert [result.get() for result in results] == list(range(5))
+        until(lambda: sorted(called) == list(range(5)))
         with pytest.raises(ZeroDivisionError):
             pool.apply(divmod, (1, 0))
         with pytest.raises(ZeroDivisionError):
             list(pool.imap(divmod, [1], [0]))
-    with pytest.raises(RuntimeError, match="closed"):
-        pool.spawn(int)
     with pytest.raises(ValueError, match="at least one"):
         ThreadPool(0)
+    assert 4 < ThreadPool().size <= 32
 
 
 @pytest.mark.usefixtures("threads_may_wake")
-def test_pool_runs_no_more_calls_at_once_than_its_size(gate: Gate) -> None:
-    pool = ThreadPool(2)
-    results = [pool.spawn(gate, number) for number in range(4)]
-    assert not pool.join(0.05) and repr(pool) == "<ThreadPool of 2, 2 started>"
-    gate.opened.set()
-    assert pool.join(LONG) and [result.value for result in results] == [0, 1, 2, 3]
-    pool.close()
+def test_pool_runs_as_many_calls_at_once_as_its_size_and_no_more() -> None:
+    with ThreadPool(3) as pool:
+        meeting = threading.Barrier(3)
+        assert sorted(pool.map(lambda _: meeting.wait(LONG), range(6))) == [0, 0, 1, 1, 2, 2]
+        assert len({*pool.map(lambda _: threading.get_ident(), range(50))}) <= 3
 
 
 @pytest.mark.usefixtures("threads_may_wake")
-def test_kill_of_a_pool_calls_off_what_no_thread_has_begun(gate: Gate) -> None:
+def test_spawn_waits_for_a_thread_and_the_repr_tells_who_runs(gate: Gate) -> None:
     pool = ThreadPool(1)
-    first, second = pool.spawn(gate, "first"), pool.spawn(int)
-    until(gate.entered.is_set)
-    pool.kill()
-    with pytest.raises(greenlet.GreenletExit):
-        second.get(timeout=LONG)
+    first = pool.spawn(gate, "first")
+    second = spawn(pool.spawn, gate, "second")
+    sleep(0)
+    assert repr(pool) == "<ThreadPool of 1: 1 running, 1 waiting>" and "Gate-" in first.name
+    assert not pool.join(0.01) and second.state == "parked"
     gate.opened.set()
-    assert first.get(timeout=LONG) == "first"
+    assert pool.join(LONG) and first.value == "first" and second.get().value == "second"
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_closed_pool_takes_no_more_calls_and_its_threads_end_when_the_calls_have(gate: Gate) -> None:
+    pool = ThreadPool(2)
+    busy = pool.spawn(lambda: (threading.get_ident(), gate()))
+    pool.close()
+    for call in (pool.spawn, pool.apply, pool.apply_async):
+        with pytest.raises(RuntimeError, match="takes no more calls"):
+            call(int)
+    until(gate.entered.is_set)
+    assert pool.free_count() == 1 and repr(pool) == "<ThreadPool of 2: closed, 1 running>"
+    gate.opened.set()
+    worker = busy.get()[0]
+    pool.close()
+    until(lambda: worker not in threads.pool_threads)
+    assert pool.join() and pool.free_count() == 2
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_threads_of_a_pool_that_is_released_end() -> None:
+    pool = ThreadPool(1)
+    worker = pool.apply(threading.get_ident)
+    assert worker in threads.pool_threads
+    del pool
+    gc.collect()
+    until(lambda: worker not in threads.pool_threads)
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_kill_of_a_pool_calls_off_what_no_thread_has_begun_and_it_can_be_used_again(gate: Gate) -> None:
+    pool, called = ThreadPool(1), list[int]()
+    running = pool.spawn(gate, "dropped")
+    until(gate.entered.is_set)
+    waiting = pool.apply_async(called.append, (1,))
+    sleep(0)
+    waiting.kill()
+    pool.kill()
+    assert running.state == waiting.state == "killed"
+    following = pool.spawn(int, "7")  # waits for the thread
+    killed = spawn(pool.apply, called.append, (2,))
+    sleep(0)
+    killed.kill()
+    gate.opened.set()
+    assert following.get(LONG) == 7 and called == []
+
+
+@pytest.mark.usefixtures("threads_may_wake")
+def test_failure_in_map_calls_off_the_rest(gate: Gate) -> None:
+    called: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        ThreadPool(1).map(lambda number: called.append(1 // number), [1, 0, 2, 3])
+    assert called == [1]
+
+
+def test_many_calls_leave_nothing_behind(real_hub: Hub) -> None:
+    set_thread_pool_size(2)
+    joinall([spawn(to_thread, int) for _ in range(200)], raise_error=True)
+    [workers] = [value for value in real_hub.local.values() if isinstance(value, threads._Workers)]
+    until(lambda: not threads.pool_calls)
+    until(lambda: not threads._running)
+    assert len(workers._idle) <= 2 and workers._jobs.empty()
+
+
+def test_thread_that_cannot_be_started_leaves_the_call_to_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "start_new_thread", refuse)
+    assert to_thread(threading.get_ident) == threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        to_thread(divmod, 1, 0)
+
+
+def test_slow_calls_hold_up_no_look_up(gate: Gate) -> None:
+    set_thread_pool_size(1)
+    held_up = [parked_call(gate), spawn(to_thread, int)]
+    assert names.gethostbyname("localhost") == "127.0.0.1"
+    assert not held_up[1].ready()
+    gate.opened.set()
+    joinall(held_up, LONG)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_pool_that_is_used_goes_on_in_a_forked_child() -> None:
+    done = run_script("""
+import os, warnings
+from greenswitch.threads import ThreadPool
+warnings.simplefilter("ignore", DeprecationWarning)
+pool = ThreadPool(1)
+pool.apply(int)
+pid = os.fork()
+os.write(1, f"{'parent' if pid else 'child'} {pool.apply(int, '5')} {pool}\\n".encode())
+if pid == 0:
+    os._exit(0)
+os.write(1, b"%d" % os.waitpid(pid, 0)[1])
+""")
+    lines = ["0", "child 5 <ThreadPool of 1: 0 running>", "parent 5 <ThreadPool of 1: 0 running>"]
+    assert sorted(done.stdout.split("\n")) == lines, done.stderr
+
+
+def test_exit_waits_for_a_job_that_waits_for_a_thread() -> None:
+    done = run_script(PATCHED + """
+import queue
+items = queue.Queue()
+def feed():
+    greenswitch.sleep(0.1)
+    items.put("fed")
+task = greenswitch.spawn(to_thread, lambda: print(items.get()))
+threading.Thread(target=feed, daemon=True).start()
+greenswitch.sleep(0.01)
+task.kill()
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("fed\n", "", 0)
 
 
 # -- futures -----------------------------------------------------------------------------------------------------------
