@@ -5,13 +5,15 @@ one stream. To `select` and `poll` nothing of that applies: they only look. So e
 for by an epoll object of its own, and the hub watches that. Edge-triggered and emptied at every wake: what has been
 seen, and is not what the caller wants, doesn't wake it again.
 
-Where there is no epoll, an OS thread asks poll() or select(), for a short while at a time.
+Where there is no epoll, or no descriptor left for it, an OS thread asks poll() or select(), for a short while at a
+time.
 
 Knows the hub, and the system's own select module. Knows nothing of the standard library's interfaces to it.
 """
 
 from __future__ import annotations
 
+import errno
 import select
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -56,13 +58,21 @@ def until_ready(look: Callable[[], T], events: Mapping[int, int], deadline: floa
     hub's clock shows `deadline`, return what `look()` says then. Raises HubError inside the hub.
     """
     hub = get_hub()
-    if _epoll is None:
+    try:
+        watch = _Watch(hub, events, verb).__enter__() if _epoll is not None else None
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        watch = None  # no descriptor is left for an epoll object
+    if watch is None:
         return _until_a_thread_says_so(hub, look, events, deadline)
-    with _Watch(hub, events, verb) as watch:
+    try:
         while watch.wait(deadline):
             found = look()
             if found:
                 return found
+    finally:
+        watch.__exit__()
     return look()
 
 

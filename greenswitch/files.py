@@ -23,8 +23,12 @@ from collections.abc import Callable, Sequence
 from operator import index
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from greenlet import getcurrent
+
 from greenswitch.descriptors import breathe, forget, is_ready, wait_for
 from greenswitch.hub import READ, WRITE, current_hub
+from greenswitch.locks import RLock
+from greenswitch.threads import to_thread
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -33,6 +37,11 @@ if TYPE_CHECKING:
 _close, _input, _open, _read, _write = os.close, builtins.input, io.open, os.read, os.write
 _readv: Any = getattr(os, "readv", None)
 _writev: Any = getattr(os, "writev", None)
+_eventfd_read: Any = getattr(os, "eventfd_read", None)
+_eventfd_write: Any = getattr(os, "eventfd_write", None)
+_sendfile: Any = getattr(os, "sendfile", None)
+_splice: Any = getattr(os, "splice", None)
+_SPLICE_NONBLOCK: Final[int] = getattr(os, "SPLICE_F_NONBLOCK", 2)  # the name is new in Python 3.12
 
 PIPE_BUF: Final[int] = getattr(select, "PIPE_BUF", 512)
 """Bytes that a pipe takes at once, without blocking, when it says that it has room."""
@@ -64,7 +73,7 @@ def write(fd: int, data: ReadableBuffer, /) -> int:
     Who is killed in the midst of it has written a part.
     """
     length = memoryview(data).nbytes
-    if length <= PIPE_BUF or current_hub() is None or not _takes_pieces(index(fd)):
+    if length <= PIPE_BUF or not _may_park() or not _takes_pieces(index(fd)):
         _until_ready(index(fd), WRITE)
         return _write(fd, data)
     view, written = memoryview(data).cast("B"), 0
@@ -81,20 +90,73 @@ def write(fd: int, data: ReadableBuffer, /) -> int:
 
 def writev(fd: int, buffers: Sequence[ReadableBuffer], /) -> int:
     """Write all of `buffers`, parked while there is no room, as `os.writev`; return how many bytes."""
-    if current_hub() is None or not _takes_pieces(index(fd)):
+    if not _may_park() or not _takes_pieces(index(fd)):
         return _writev(fd, buffers)  # type: ignore[no-any-return]
     return write(fd, b"".join(buffers))
 
 
-def close(fd: int, /) -> None:
+def close(fd: int) -> None:
     """Close `fd`, as `os.close`. Whoever waits for it in this thread gets OSError(EBADF)."""
     forget(fd)
     _close(fd)
 
 
+def eventfd_read(fd: int) -> int:
+    """Park until the counter of `fd` is not 0, then return and reset it, as `os.eventfd_read`."""
+    _until_ready(index(fd), READ)
+    return _eventfd_read(fd)  # type: ignore[no-any-return]
+
+
+def eventfd_write(fd: int, value: int) -> None:
+    """Park until the counter of `fd` has room, then add `value`, as `os.eventfd_write`."""
+    _until_ready(index(fd), WRITE)
+    _eventfd_write(fd, value)
+
+
+def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int) -> int:
+    """Park until `out_fd` takes something, then copy at most `count` bytes from `in_fd`, as `os.sendfile`.
+
+    It copies as many bytes at once as are sure not to block, and returns how many.
+    """
+    if _may_park() and _takes_pieces(index(out_fd)):
+        _until_ready(out_fd, WRITE)
+        count = min(count, PIPE_BUF)
+    return _sendfile(out_fd, in_fd, offset, count)  # type: ignore[no-any-return]
+
+
+def splice(
+    src: int, dst: int, count: int, offset_src: int | None = None, offset_dst: int | None = None, flags: int = 0
+) -> int:
+    """Park until `src` has something and `dst` has room, then move at most `count` bytes, as `os.splice`."""
+    if not _may_park() or flags & _SPLICE_NONBLOCK:
+        return _splice(src, dst, count, offset_src, offset_dst, flags)  # type: ignore[no-any-return]
+    while True:
+        _until_ready(index(src), READ)
+        _until_ready(index(dst), WRITE)
+        try:
+            return _splice(  # type: ignore[no-any-return]
+                src, dst, min(count, PIPE_BUF), offset_src, offset_dst, flags | _SPLICE_NONBLOCK
+            )
+        except BlockingIOError:
+            if not _blocks(src, READ) or not _blocks(dst, WRITE):
+                raise
+
+
+def _may_park() -> bool:
+    """Return whether something else could run while the caller waits."""
+    hub = current_hub()
+    if hub is None or hub.closed:
+        return False
+    try:
+        getcurrent()
+    except RuntimeError:  # the interpreter ends, and greenlets have ended already
+        return False
+    return True
+
+
 def _until_ready(fd: int, events: int) -> None:
-    """Park until `fd` is ready, unless it wouldn't block, or there is nobody else to run."""
-    if not CAN_WAIT or current_hub() is None:
+    """Park until `fd` is ready. Return at once if it would not block, or if nothing else could run."""
+    if not CAN_WAIT or fd < 0 or not _may_park():
         return
     breathe()
     while not is_ready(fd, events) and _blocks(fd, events):
@@ -122,9 +184,19 @@ def may_wait(fd: int) -> bool:
 class RawFile(io.FileIO):
     """An unbuffered file whose reads and writes park the task; beneath what `open_fd` returns.
 
-    Signatures, results and errors are `io.FileIO`'s. A write is a whole one, unless somebody has made the descriptor
-    non-blocking.
+    Signatures, results and errors are `io.FileIO`'s. A write is a whole one, unless the descriptor is non-blocking.
     """
+
+    def __init__(
+        self,
+        file: Any,
+        mode: str = "r",
+        closefd: bool = True,
+        opener: Callable[[str, int], int] | None = None,
+    ) -> None:
+        if opener is None and closefd and _is_fifo(file):
+            opener = _open_fifo
+        super().__init__(file, mode, closefd, opener)
 
     def readinto(self, buffer: WriteableBuffer, /) -> int | None:
         """As `io.FileIO.readinto`."""
@@ -165,6 +237,81 @@ class RawFile(io.FileIO):
             _until_ready(self.fileno(), READ)
 
 
+# -- buffers that several tasks share ----------------------------------------------------------------------------------
+
+_READS = "peek read read1 readinto readinto1 readline readlines __next__".split()
+_WRITES = "flush write writelines".split()
+_BOTH = "close detach seek tell truncate".split()
+
+
+def _for_tasks(base: type[Any], reads: str, writes: str) -> type[Any]:
+    """Return a subclass of a buffered file of `io` that one task at a time uses.
+
+    The original's own lock knows OS threads only: it takes a second task for a call from inside the first one's, and
+    raises RuntimeError. `reads` and `writes` name the locks for the two directions.
+    """
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in (reads, writes):
+            setattr(self, name, RLock())
+        base.__init__(self, *args, **kwargs)
+
+    methods: dict[str, Any] = {"__init__": __init__, "__module__": "_io", "__doc__": base.__doc__}
+    for name in (*_READS, *_WRITES, *_BOTH):
+        if hasattr(base, name):
+            methods[name] = _locked(getattr(base, name), writes if name in _WRITES else reads)
+    return type(base.__name__, (base,), methods)
+
+
+def _locked(method: Any, lock: str) -> Any:
+    def locked(self: Any, *args: Any) -> Any:
+        with getattr(self, lock):
+            return method(self, *args)
+
+    locked.__name__ = method.__name__
+    locked.__doc__ = method.__doc__
+    return locked
+
+
+BufferedReader = _for_tasks(io.BufferedReader, "_lock", "_lock")
+BufferedWriter = _for_tasks(io.BufferedWriter, "_lock", "_lock")
+BufferedRandom = _for_tasks(io.BufferedRandom, "_lock", "_lock")
+BufferedRWPair = _for_tasks(io.BufferedRWPair, "_read_lock", "_write_lock")
+
+
+def _is_fifo(file: Any) -> bool:
+    """Return True if `file` is the path of a FIFO: `open` waits there until another process or task opens it."""
+    if isinstance(file, int) or not CAN_WAIT or not _may_park():
+        return False
+    try:
+        return stat.S_ISFIFO(os.stat(file).st_mode)
+    except (OSError, TypeError, ValueError):  # `open` says it better
+        return False
+
+
+def _open_fifo(path: str, flags: int) -> int:
+    return to_thread(os.open, path, flags | os.O_CLOEXEC)
+
+
+_FileIO = io.FileIO  # the original, also after monkey patching
+
+
+class _Meta(type(io.FileIO)):  # type: ignore[misc]
+    """Takes every `io.FileIO` for an instance, those included that were made before the name was replaced."""
+
+    def __instancecheck__(cls, one: object) -> bool:
+        return isinstance(one, _FileIO) if cls is FileIO else super().__instancecheck__(one)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, _FileIO) if cls is FileIO else super().__subclasscheck__(kind)
+
+
+class FileIO(RawFile, metaclass=_Meta):
+    """`io.FileIO`, for tasks: reading and writing parks where it may have to wait."""
+
+    __module__ = "_io"
+
+
 def open_fd(
     fd: Any,
     mode: str = "r",
@@ -175,11 +322,12 @@ def open_fd(
     closefd: bool = True,
     opener: Callable[[str, int], int] | None = None,
 ) -> IO[Any]:
-    """Return a file over `fd`, as `open(fd, ...)` does; one that parks if `fd` may have to wait.
+    """Return a file over `fd`, or of a path, as `open` does; one that parks if reading or writing it may have to wait.
 
-    A path instead of a number is opened as ever.
+    The path of a FIFO parks until the other end is opened, too.
     """
-    if not isinstance(fd, int) or not CAN_WAIT or not may_wait(fd):
+    waits = CAN_WAIT and (may_wait(fd) if isinstance(fd, int) else opener is None and _is_fifo(fd))
+    if not waits:
         return _open(fd, mode, buffering, encoding, errors, newline, closefd, opener)
     if "b" in mode and (encoding or errors or newline or buffering == 1):
         return _open(fd, mode, buffering, encoding, errors, newline, closefd)  # which raises, or warns
@@ -205,9 +353,9 @@ def _dressed(
     size = buffering if buffering > 1 else io.DEFAULT_BUFFER_SIZE
     buffered: Any
     if "+" in mode:
-        buffered = io.BufferedRandom(raw, size)
+        buffered = BufferedRandom(raw, size)
     else:
-        buffered = io.BufferedReader(raw, size) if raw.readable() else io.BufferedWriter(raw, size)
+        buffered = BufferedReader(raw, size) if raw.readable() else BufferedWriter(raw, size)
     if "b" in mode:
         return buffered  # type: ignore[no-any-return]
     by_line = buffering == 1 or (buffering < 0 and raw.isatty())
@@ -256,8 +404,7 @@ def _reads_waiting(file: io.TextIOWrapper) -> bool:
 def _parking(original: io.TextIOWrapper) -> io.TextIOWrapper:
     raw = RawFile(original.fileno(), "r", closefd=False)
     raw.name = original.name
-    buffered: Any = io.BufferedReader
-    ours = io.TextIOWrapper(buffered(raw), original.encoding, original.errors, None, original.line_buffering)
+    ours = io.TextIOWrapper(BufferedReader(raw), original.encoding, original.errors, None, original.line_buffering)
     ours.mode = original.mode  # type: ignore[misc]
     return ours
 

@@ -22,7 +22,9 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from greenlet import getcurrent
 
+from greenswitch.copies import Namespace, run_over
 from greenswitch.errors import HubError
+from greenswitch.files import BufferedReader, BufferedRWPair, BufferedWriter
 from greenswitch.hub import Hub, Registration, Waiter, get_hub, has_hub, register, step_aside
 from greenswitch.names import getaddrinfo, resolve
 
@@ -50,6 +52,9 @@ _PEEK = socket.MSG_PEEK
 _INTERNET = socket.AF_INET, socket.AF_INET6
 _UNIX = getattr(socket, "AF_UNIX", None)
 _UNSET: Any = socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]  # http.client passes it
+
+
+_BUFFERS = {kind.__name__: kind for kind in (BufferedReader, BufferedWriter, BufferedRWPair)}
 
 
 class Socket(socket.socket):
@@ -392,6 +397,9 @@ class Socket(socket.socket):
             if sent and hasattr(file, "seek"):
                 file.seek(offset + sent)
         return sent
+
+    # The standard library's text, over buffers that several tasks may share.
+    makefile: Any = run_over(socket.socket.makefile, {**vars(socket), "io": Namespace(io, _BUFFERS, {})})  # type: ignore[arg-type]
 
     # -- connecting ------------------------------------------------------------------------------------------------
 

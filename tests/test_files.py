@@ -275,7 +275,7 @@ def test_opened_like_the_original(pipe: tuple[int, int], mode: str, buffering: i
         try:
             with opener(os.dup(pipe[0]), mode, buffering, None if "b" in mode else "latin-1") as file:
                 text = [getattr(file, name, None) for name in ("mode", "encoding", "errors", "newlines")]
-                return text, isinstance(file, io.FileIO) or type(file), file.readable(), file.writable()
+                return text, isinstance(file, io.FileIO) or type(file).__name__, file.readable(), file.writable()
         except ValueError as error:
             return str(error)
 
