@@ -229,8 +229,19 @@ class BriefLock(locks.Lock):
         if self._links and self._owner is None:
             self._tell()
 
-    def _is_owned(self) -> bool:  # for conditions
+    # For conditions.
+
+    def _is_owned(self) -> bool:
         return self._owner is not None
+
+    def _release_save(self) -> None:
+        self._owner = None
+        if self._line or self._links:
+            self._wake_one_if_free()
+
+    def _acquire_restore(self, _: None) -> None:
+        if not self._take(getcurrent()):
+            whatever_comes(self.acquire)
 
 
 LockType = lock

@@ -15,17 +15,47 @@ import queue as original
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from greenswitch import locks
 from greenswitch.copies import Namespace, run_again
 from greenswitch.green import rest_of
-from greenswitch.green._thread import BriefLock
+from greenswitch.green._thread import _TAKEN, BriefLock, _calls, _end_spin
 from greenswitch.hub import get_hub
 from greenswitch.queues import Empty, SimpleQueue
 from greenswitch.queues import ShutDown as ShutDown  # the original's, from Python 3.13 on
+from greenswitch.tasks import getcurrent
 
 REPLACED = ("SimpleQueue",)
+
+
+class _Condition(locks.Condition):
+    """A condition over a `BriefLock`, with as few calls as can be: a `put` and a `get` enter and leave one each."""
+
+    __slots__ = ()
+
+    _lock: BriefLock
+
+    def __enter__(self) -> bool:
+        if next(_calls) % _TAKEN == 0:
+            _end_spin()
+        lock = self._lock
+        me = getcurrent()
+        # One line on purpose, as in `Lock._take`.
+        before, lock._owner = lock._owner, me if lock._owner is None else lock._owner
+        return before is None or lock.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        lock = self._lock
+        lock._owner = None
+        if lock._line or lock._links:
+            lock._wake_one_if_free()
+
+    def notify(self, n: int = 1) -> None:
+        """Wake the `n` first who wait; each goes on when it has the lock. RuntimeError if the lock isn't held."""
+        if self._line or self._lock._owner is None:
+            super().notify(n)
 
 
 def _lock() -> Any:
@@ -35,7 +65,7 @@ def _lock() -> Any:
 
 
 def _condition(lock: Any) -> Any:
-    return locks.Condition(lock) if isinstance(lock, BriefLock) else threading.Condition(lock)
+    return _Condition(lock) if isinstance(lock, BriefLock) else threading.Condition(lock)
 
 
 def patch(replace: Callable[[object, str, object], None]) -> None:
@@ -53,7 +83,7 @@ _copy: Any = run_again(
     "queue",
     {
         "_queue": Namespace(_queue, {"SimpleQueue": SimpleQueue, "Empty": Empty}, {}),
-        "threading": Namespace(threading, {"Lock": BriefLock, "Condition": locks.Condition}, {}),
+        "threading": Namespace(threading, {"Lock": BriefLock, "Condition": _Condition}, {}),
         "time": Namespace(time, {"monotonic": _now}, {}),
     },
 )

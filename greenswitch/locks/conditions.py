@@ -6,6 +6,7 @@ Knows the line, and what the standard library's conditions ask of their lock, wh
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from greenswitch.locks.lines import Line
 from greenswitch.locks.mutexes import RLock, whatever_comes
 
 Answer = TypeVar("Answer")
+_HELD: Any = object()
 
 
 class Condition(Awaited):
@@ -22,12 +24,18 @@ class Condition(Awaited):
     `lock` may be any lock; without one it is a new RLock.
     """
 
-    __slots__ = ("__weakref__", "_line", "_lock", "acquire", "release")
+    __slots__ = (
+        *("__weakref__", "_acquire_restore", "_is_owned", "_line", "_lock", "_release_save", "acquire", "release"),
+    )
 
     def __init__(self, lock: Any = None) -> None:
-        self._lock = RLock() if lock is None else lock
-        self.acquire: Callable[..., bool] = self._lock.acquire
-        self.release: Callable[[], None] = self._lock.release
+        self._lock = lock = RLock() if lock is None else lock
+        self.acquire: Callable[..., bool] = lock.acquire
+        self.release: Callable[[], None] = lock.release
+        # As the standard library's conditions do: a lock may know a way of its own to be let go, and taken again.
+        self._is_owned: Callable[[], bool] = getattr(lock, "_is_owned", partial(_is_held, lock))
+        self._release_save: Callable[[], Any] = getattr(lock, "_release_save", lock.release)
+        self._acquire_restore: Callable[[Any], Any] = getattr(lock, "_acquire_restore", partial(_acquire, lock))
         self._line = Line()
 
     def __enter__(self) -> bool:
@@ -45,22 +53,27 @@ class Condition(Awaited):
         return self._wait(timeout, self)
 
     def _wait(self, timeout: float | None, target: object) -> bool:
-        self._must_own("wait for")
+        if not self._is_owned():
+            raise self._not_owned("wait for")
         if timeout is not None:
             timeout = max(0.0, timeout)
         waiter = new_waiter("wait for", target)
         waiter.hub.check(waiter)
-        saved: list[Any] = []
+        line = self._line
+        saved = _HELD
         try:
             # In line before the lock is let go: who notifies must hold it, so no notification falls in between.
-            return self._line.wait(waiter, timeout, lambda: saved.append(self._let_go())) is not TIMED_OUT
+            line.append(waiter)
+            saved = self._release_save()
+            return line.stay(waiter, timeout) is not TIMED_OUT
         except BaseException:
+            line.abandon(waiter)
             if waiter.value is True:  # Ctrl-C came as it went on
-                self._line.give()
+                line.give()
             raise
         finally:
-            if saved:
-                self._take_again(saved[0])
+            if saved is not _HELD:
+                whatever_comes(self._acquire_restore, saved)
 
     def wait_for(self, predicate: Callable[[], Answer], timeout: float | None = None) -> Answer:
         """Wait until `predicate()` is true, at most `timeout` seconds; return what it returned last."""
@@ -82,37 +95,20 @@ class Condition(Awaited):
 
     def notify(self, n: int = 1) -> None:
         """Wake the `n` first who wait; each goes on when it has the lock. RuntimeError if the lock isn't held."""
-        self._must_own("notify")
-        for _ in range(n):
-            if not self._line.give():
-                break
+        if not self._is_owned():
+            raise self._not_owned("notify")
+        line = self._line
+        while n > 0 and line and line.give():
+            n -= 1
 
     def notify_all(self) -> None:
         """Wake all who wait; each goes on when it has the lock. RuntimeError if the lock isn't held."""
-        self._must_own("notify")
+        if not self._is_owned():
+            raise self._not_owned("notify")
         self._line.give_all()
 
-    def _must_own(self, verb: str) -> None:
-        lock = self._lock
-        if hasattr(lock, "_is_owned"):
-            owned = lock._is_owned()
-        else:  # as the standard library finds it out
-            owned = not lock.acquire(False)
-            if not owned:
-                lock.release()
-        if not owned:
-            raise RuntimeError(f"cannot {verb} un-acquired lock: take it first, `with condition:` ({self!r})")
-
-    def _let_go(self) -> Any:
-        lock = self._lock
-        return lock._release_save() if hasattr(lock, "_release_save") else lock.release()
-
-    def _take_again(self, saved: Any) -> None:
-        lock = self._lock
-        if hasattr(lock, "_acquire_restore"):
-            whatever_comes(lock._acquire_restore, saved)
-        else:
-            whatever_comes(lock.acquire)
+    def _not_owned(self, verb: str) -> RuntimeError:
+        return RuntimeError(f"cannot {verb} un-acquired lock: take it first, `with condition:` ({self!r})")
 
     def _at_fork_reinit(self) -> None:
         self._lock._at_fork_reinit()
@@ -123,3 +119,15 @@ class Condition(Awaited):
 
     def __repr__(self) -> str:
         return f"<Condition on {self._lock!r}, {len(self._line)} waiting>"
+
+
+def _is_held(lock: Any) -> bool:
+    """Return whether a lock that doesn't say so is held, as the standard library finds it out."""
+    if lock.acquire(False):
+        lock.release()
+        return False
+    return True
+
+
+def _acquire(lock: Any, _: object) -> None:
+    lock.acquire()

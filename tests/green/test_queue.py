@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from greenswitch import Event, move_on_after, queues, sleep, spawn
+from greenswitch import Event, move_on_after, queues, sleep, spawn, timeout
 from greenswitch.green import queue
 from greenswitch.hub import Hub
 from greenswitch.testing import VirtualTime
@@ -245,12 +245,10 @@ def test_tasks_and_threads_share_a_queue_and_lose_nothing(real_hub: Hub) -> None
     tasks = [spawn(take, items) for _ in range(2)]
     for thread in threads:
         thread.start()
-    for number in range(500):
-        items.put(number)
-    for _ in range(4):
-        items.put(None)
-    for one in (*threads, *tasks):
-        while (one.is_alive() if isinstance(one, threading.Thread) else not one.ready()):
+    with timeout(30):
+        for item in [*range(500), *[None] * 4]:
+            items.put(item)
+        while any(thread.is_alive() for thread in threads) or not all(task.ready() for task in tasks):
             sleep(0.001)
     assert sorted(taken) == list(range(500))
 
