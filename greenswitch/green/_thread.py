@@ -11,6 +11,7 @@ their kin from 3.13 on) are all here; `REPLACED` has those of this version.
 from __future__ import annotations
 
 import _thread as original
+import errno
 import os
 import sys
 from _thread import _count as _os_count
@@ -279,9 +280,21 @@ def get_ident() -> int:
 
 
 def get_native_id() -> int:
-    """Return the OS thread's id outside of tasks; in a task a number that is no OS thread's, and no other task's."""
-    ident = get_ident()
-    return _os_native_id() if ident == _os_ident() else ident
+    """Return the id that the OS gives the thread: all tasks of one hub have the same."""
+    return _os_native_id()
+
+
+def os_thread_of(ident: int) -> int:
+    """Return the ident of the OS thread in which the thread `ident` runs, for calls that the OS looks at.
+
+    Raises ProcessLookupError if there is no such thread: the C library would read what is not its own.
+    """
+    for task in list(_running):
+        if id(task) == ident:
+            return task.hub.thread_id
+    if ident not in sys._current_frames():
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return ident
 
 
 class ThreadTask(Task):

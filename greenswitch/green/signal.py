@@ -22,6 +22,7 @@ from typing import Any
 from greenlet import greenlet
 
 from greenswitch.green import rest_of
+from greenswitch.green._thread import os_thread_of
 from greenswitch.hub import OutsideWaiter, current_hub, get_hub
 from greenswitch.tasks import sleep
 
@@ -29,8 +30,14 @@ _pause: Any = getattr(original, "pause", None)
 _sigtimedwait: Any = getattr(original, "sigtimedwait", None)
 _sigwaitinfo: Any = getattr(original, "sigwaitinfo", None)
 _sigwait: Any = getattr(original, "sigwait", None)
+_pthread_kill: Any = getattr(original, "pthread_kill", None)
 
 _FIRST, _LONGEST = 0.001, 0.02  # seconds between two looks for a signal that is blocked
+
+
+def pthread_kill(thread_id: int, signalnum: int, /) -> None:
+    """Send a signal to the OS thread in which the thread `thread_id` runs, as `signal.pthread_kill`."""
+    _pthread_kill(os_thread_of(thread_id), signalnum)
 
 
 # -- pause: until a handler has run ------------------------------------------------------------------------------------
@@ -142,7 +149,10 @@ REPLACED: tuple[str, ...] = ("pause",) if _pause is not None else ()
 if _sigtimedwait is not None:
     REPLACED += ("sigtimedwait", "sigwait", "sigwaitinfo")
 
-for _name in {"pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - set(REPLACED):
+if _pthread_kill is not None:
+    REPLACED += ("pthread_kill",)
+
+for _name in {"pthread_kill", "pause", "sigtimedwait", "sigwait", "sigwaitinfo"} - set(REPLACED):
     del globals()[_name]  # found in the original, or not there either
 
 __all__ = [name for name in dir(original) if not name.startswith("_")]

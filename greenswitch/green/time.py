@@ -9,12 +9,16 @@ import sys
 import time as original
 from collections.abc import Callable
 from time import sleep as _sleep  # the original, also after monkey patching
+from typing import Any
 
 from greenswitch import tasks
 from greenswitch.green import rest_of
+from greenswitch.green._thread import os_thread_of
 from greenswitch.hub import current_hub
 
-REPLACED = ("sleep",)
+_pthread_getcpuclockid: Any = getattr(original, "pthread_getcpuclockid", None)
+
+REPLACED: tuple[str, ...] = ("sleep",)
 
 
 def patch(replace: Callable[[object, str, object], None]) -> None:
@@ -37,6 +41,14 @@ def sleep(seconds: float, /) -> None:
         _refuse(seconds)
 
 
+if hasattr(original, "pthread_getcpuclockid"):
+    REPLACED += ("pthread_getcpuclockid",)
+
+    def pthread_getcpuclockid(thread_id: int, /) -> int:
+        """Return the clock of the OS thread in which the thread `thread_id` runs, as the original."""
+        return _pthread_getcpuclockid(os_thread_of(thread_id))  # type: ignore[no-any-return]
+
+
 _LONGEST = 2.0**63 / 1e9  # seconds; the original counts nanoseconds in 64 bits
 
 
@@ -49,7 +61,7 @@ def _refuse(seconds: float) -> None:
     raise OverflowError("timestamp too large to convert to C PyTime_t")
 
 
-__all__ = ["sleep"]
-__all__ += [name for name in dir(original) if not name.startswith("_") and name != "sleep"]
+__all__ = [*REPLACED]
+__all__ += [name for name in dir(original) if not name.startswith("_") and name not in REPLACED]
 
 __getattr__, __dir__ = rest_of(original, globals())

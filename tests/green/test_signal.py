@@ -306,8 +306,30 @@ def test_signal_in_a_thread_without_a_hub_and_in_another_thread_is_the_originals
 def test_every_public_name_of_the_original_is_there() -> None:
     public = [name for name in dir(original) if not name.startswith("_")]
     differing = {name for name in public if getattr(signal, name) is not getattr(original, name)}
-    ours = {"signal", "getsignal", "pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
+    ours = {"pthread_kill", "pause", "sigwait", "sigwaitinfo", "sigtimedwait"}
     assert differing == set(signal.REPLACED) <= ours
     assert set(signal.__all__) == set(public) <= set(dir(signal))
     with pytest.raises(AttributeError, match="no 'nonsense'"):
         signal.nonsense
+
+
+def test_signal_for_a_patched_thread_goes_to_its_os_thread() -> None:
+    program = """
+from greenswitch import monkey
+monkey.patch_all()
+import os, signal, sys, threading, time
+got = []
+signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+thread = threading.Thread(target=time.sleep, args=(0.05,))
+thread.start()
+signal.pthread_kill(thread.ident, signal.SIGUSR1)
+os.sched_getaffinity(thread.native_id)
+time.pthread_getcpuclockid(thread.ident)
+thread.join()
+try:
+    signal.pthread_kill(thread.ident, 0)
+except ProcessLookupError:
+    print(got == [signal.SIGUSR1])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("True\n", "")

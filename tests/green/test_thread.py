@@ -36,7 +36,16 @@ def test_each_task_has_an_ident_of_its_own_and_main_that_of_the_os(hub: Hub) -> 
     seen = [task.get() for task in tasks]
     assert all(one[:2] == one[2:] for one in seen)
     assert len({one[0] for one in seen} | {original.get_ident()}) == 4
-    assert len({one[1] for one in seen} | {original.get_native_id()}) == 4
+    assert {one[1] for one in seen} == {original.get_native_id()}  # the OS knows no other
+
+
+def test_ident_of_a_task_that_is_given_to_the_os_means_its_os_thread(hub: Hub) -> None:
+    assert _thread.os_thread_of(original.get_ident()) == original.get_ident()
+    ident = _thread.start_new_thread(sleep, (0.01,))
+    assert _thread.os_thread_of(ident) == original.get_ident()
+    sleep(0.02)
+    with pytest.raises(ProcessLookupError):
+        _thread.os_thread_of(12345)
 
 
 def test_hub_is_part_of_its_os_thread_and_a_raw_greenlet_is_not(hub: Hub) -> None:
