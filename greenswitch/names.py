@@ -1,6 +1,6 @@
 """Looking up names: the C library's resolver blocks, so it runs in OS threads; numeric addresses need no look-up.
 
-Each hub looks up at most 16 names at once, in threads of their own: neither a job of `to_thread` nor one slow name
+Each hub looks up at most 32 names at once, in threads of their own: neither a job of `to_thread` nor one slow name
 server holds up the others.
 
 Knows the standard library's resolver and thread pools. Knows no socket.
@@ -23,7 +23,7 @@ from greenswitch.threads import in_pool
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_AT_ONCE = 16
+_AT_ONCE = 32
 
 
 def _look_up(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

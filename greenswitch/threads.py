@@ -5,9 +5,10 @@ ended with the hub. Look-ups of names have threads of their own (see `greenswitc
 A `ThreadPool` has a size, and otherwise is a `Pool` whose calls run in threads.
 
 A task that is killed, or times out, leaves its call behind: one that no thread has begun is called off; one that runs
-goes on to its end, and its outcome is dropped. At exit the interpreter waits for the calls that still run. The workers
-are no `threading.Thread`s: the program never counts, lists or joins them, and they work for as long as any thread of
-the program runs, `atexit` included. Where no thread can be started any more, a call runs in the thread that asks.
+goes on to its end, and its outcome is dropped. At exit the interpreter waits for the calls that still run, but for no
+look-up. The workers are no `threading.Thread`s: the program never counts, lists or joins them, and they work for as
+long as any thread of the program runs, `atexit` included. Where no thread can be started any more, a call runs in the
+thread that asks.
 
 Knows the hub and the original threads of the OS, also under monkey patching. Main and raw greenlets may call, too.
 """
@@ -47,7 +48,10 @@ class OSThread(threading.Thread):
 class _Job:
     """A call for a worker, which wakes the waiter when it has ended."""
 
-    __slots__ = ("_args", "_claimed", "_error", "_function", "_kwargs", "_value", "_waiter")
+    __slots__ = ("_args", "_claimed", "_error", "_function", "_kwargs", "_value", "_waiter", "awaited")
+
+    awaited: bool
+    """Whether the interpreter waits for its end, if it runs at exit."""
 
     def __init__(self, waiter: OutsideWaiter, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self._claimed = False
@@ -67,7 +71,8 @@ class _Job:
     def run(self) -> None:
         """Make the call, and wake the waiter."""
         ended = Event()
-        _running.add(ended)
+        if self.awaited:
+            _running.add(ended)
         function, self._function = self._function, None
         try:
             self._value = function(*self._args, **self._kwargs)  # type: ignore[misc]
@@ -99,7 +104,7 @@ class _Job:
 # -- the workers -------------------------------------------------------------------------------------------------------
 
 _running: set[Event] = set()
-"""An event for each job that runs, set when it has ended."""
+"""An event for each job that runs and is waited for at exit, set when it has ended."""
 
 
 def count_workers() -> int:
@@ -108,9 +113,13 @@ def count_workers() -> int:
 
 
 class _Workers:
-    """At most `size` threads, started as they are needed, that run the jobs of one queue."""
+    """At most `size` threads, started as they are needed, that run the jobs of one queue.
 
-    def __init__(self, size: int | None) -> None:
+    `awaited`: whether the interpreter waits at exit for jobs that run.
+    """
+
+    def __init__(self, size: int | None, awaited: bool = True) -> None:
+        self.awaited = awaited
         self.size = min(32, (os.cpu_count() or 1) + 4) if size is None else size
         if self.size < 1:
             raise ValueError(f"a pool needs at least one thread, not {size!r}")
@@ -126,6 +135,7 @@ class _Workers:
 
     def submit(self, job: _Job) -> None:
         """Hand a job to a worker. Never raises: where no thread can be started, the job runs here."""
+        job.awaited = self.awaited
         pool_calls.add(job)
         self._jobs.put(job)
         try:
@@ -231,20 +241,20 @@ def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) ->
     It sees a copy of the caller's context variables. For a time limit put `timeout(seconds)` around it: the job itself
     can't be stopped, its outcome is dropped. Not from inside the hub.
     """
-    return in_pool(_CALLS, None, function, *args, **kwargs)
+    return _call(lambda: _of_hub(_CALLS, None, True), function, args, kwargs)  # type: ignore[no-any-return]
 
 
-def in_pool(key: str, size: int | None, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `to_thread`, by other threads of the hub's: those under `key`, of which there are at most `size`."""
+def in_pool(key: str, size: int, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `to_thread`, by other threads of the hub's: those under `key`, at most `size`. No exit waits for the call."""
+    return _call(lambda: _of_hub(key, size, False), function, args, kwargs)  # type: ignore[no-any-return]
 
-    def workers() -> _Workers:
-        local = get_hub().local
-        found: _Workers | None = local.get(key)
-        if found is None:
-            found = local[key] = _Workers(size)
-        return found
 
-    return _call(workers, function, args, kwargs)  # type: ignore[no-any-return]
+def _of_hub(key: str, size: int | None, awaited: bool) -> _Workers:
+    local = get_hub().local
+    workers: _Workers | None = local.get(key)
+    if workers is None:
+        workers = local[key] = _Workers(size, awaited)
+    return workers
 
 
 def _call(workers: Callable[[], _Workers], function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -315,6 +315,18 @@ greenswitch.run(main)
     assert clock.monotonic() - begun < LONG / 2
 
 
+def test_exit_waits_for_no_look_up_that_was_given_up() -> None:
+    done = run_script("""
+import time, greenswitch
+from greenswitch import names
+names._getaddrinfo = lambda *address: time.sleep(1000)
+with greenswitch.move_on_after(0.05):
+    names.getaddrinfo("slow.example", 80)
+print("left", flush=True)
+""")
+    assert (done.stdout, done.stderr, done.returncode) == ("left\n", "", 0)
+
+
 # -- under monkey patching, where the standard library's own pool would make tasks of its workers ----------------------
 
 PATCHED = """

@@ -53,9 +53,10 @@ _in_a_row = 0  # how many have failed one after another
 
 
 def _fail() -> bool:
-    """Return False, for a try to get a lock; after many failures in a row give the hub a turn, and others theirs.
+    """Return False, for a try that has failed; after many in a row give the hub a turn, and others theirs.
 
-    A thread that tries again and again waits for another one to release the lock. Real threads take turns by time.
+    A thread that tries again and again waits for another one to do its part. Real threads take turns by time. A kill or
+    a time limit is raised here, as in any wait.
     """
     global _latest, _in_a_row
     number = next(_calls)

@@ -3,7 +3,7 @@
 `Queue`, `LifoQueue` and `PriorityQueue` are the standard library's own text, run once more over locks and conditions of
 ours: so they have its attributes (`mutex`, `queue`, `not_empty`, …), and a subclass may replace `_init`, `_put`, `_get`
 and `_qsize`. Patching leaves the original's classes where they are and gives those made from then on the same locks.
-`SimpleQueue` is `greenswitch.queues.SimpleQueue`. (`greenswitch.queues.Queue` is faster, and has no such attributes.)
+`SimpleQueue` is the one of `greenswitch.queues`. (`greenswitch.queues.Queue` is faster, and has no such attributes.)
 
 Knows locks, `SimpleQueue`, the hub's clock, and how to run a module again.
 """
@@ -16,18 +16,33 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from greenswitch import locks
+from greenswitch import locks, queues
 from greenswitch.copies import Namespace, run_again
 from greenswitch.green import rest_of
-from greenswitch.green._thread import _TAKEN, BriefLock, _calls, _end_spin
+from greenswitch.green._thread import _TAKEN, BriefLock, _calls, _end_spin, _fail
 from greenswitch.hub import get_hub
-from greenswitch.queues import Empty, SimpleQueue
+from greenswitch.queues import Empty
 from greenswitch.queues import ShutDown as ShutDown  # the original's, from Python 3.13 on
 from greenswitch.tasks import getcurrent
 
 REPLACED = ("SimpleQueue",)
+
+
+class SimpleQueue(queues.SimpleQueue[Any]):
+    """`queue.SimpleQueue`, for tasks. A task that asks it in vain again and again lets the others run."""
+
+    __slots__ = ()
+    __module__ = "_queue"
+
+    def empty(self) -> bool:
+        """Return whether no item is in it."""
+        return not self._items and not _fail()
+
+    def _raise(self, found: Any) -> NoReturn:
+        _fail()
+        super()._raise(found)
 
 
 class _Condition(locks.Condition):

@@ -71,6 +71,21 @@ def test_full_queue_parks_the_putter_and_errors_of_the_copy_are_the_originals(hu
     assert items.get() == 2 and time.now == 1
 
 
+def test_task_that_asks_a_simple_queue_in_vain_lets_the_others_run(hub: Hub) -> None:
+    items = Q.SimpleQueue()
+    spawn(items.put, 1)
+    while items.empty():
+        pass
+    assert items.get() == 1
+    spawn(items.put, 2)
+    while True:
+        try:
+            assert items.get_nowait() == 2
+            break
+        except Q.Empty:
+            pass
+
+
 def test_join_parks_until_every_item_is_done(hub: Hub, time: VirtualTime) -> None:
     items = Q.Queue()
     items.put(1)
