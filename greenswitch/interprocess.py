@@ -35,6 +35,7 @@ from greenswitch.copies import Namespace
 from greenswitch.descriptors import is_ready, wait_for
 from greenswitch.files import CAN_WAIT, close, read, write
 from greenswitch.green import _thread
+from greenswitch.green.socket import socket as TwinSocket
 from greenswitch.hub import READ, WRITE, current_hub, step_aside
 from greenswitch.patches import in_its_place
 from greenswitch.sockets import Socket
@@ -131,7 +132,8 @@ def _adapt_reduction(reduction: Any, replace: Replace) -> None:
     """Let descriptors go over a connection that stays blocking, and let our sockets be sent as the original's are."""
     reducers = reduction.ForkingPickler._extra_reducers
     if Socket not in reducers:
-        replace(reduction.ForkingPickler, "_extra_reducers", {**reducers, Socket: reduction._reduce_socket})
+        ours = dict.fromkeys((Socket, TwinSocket), reduction._reduce_socket)
+        replace(reduction.ForkingPickler, "_extra_reducers", {**reducers, **ours})
     if CAN_WAIT:
         replace(reduction, "socket", Namespace(reduction.socket, {"fromfd": _over_connection}, {}))
 

@@ -18,7 +18,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 from greenlet import getcurrent
 
@@ -69,6 +69,10 @@ class Socket(socket.socket):
 
     __slots__ = ("_elsewhere", "_patience", "_registration", "_shared", "_streak", "_streaming")
 
+    _queues: ClassVar[bool] = False
+    _plain: ClassVar[type[Socket]]
+    """The class of the sockets that this one accepts."""
+
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         if fileno is not None and 0 <= fileno <= 2:
             raise ValueError(
@@ -102,6 +106,7 @@ class Socket(socket.socket):
         known = self._registration
         self._registration = registration = register(hub, self.fileno())
         registration.unsure = _family(self) not in _INTERNET
+        registration.queues = self._queues
         if known is not None and known.hub is not None:
             self._elsewhere = (*(one for one in self._elsewhere if one.hub not in (None, hub)), known)
         return registration
@@ -406,7 +411,7 @@ class Socket(socket.socket):
     def accept(self) -> tuple[Socket, Any]:
         """As `socket.accept`; the connection is a cooperative socket too."""
         fd, address = self._until_done(True, 0, _accept)
-        return Socket(_family(self), _type(self), _proto(self), fileno=_above_stdio(fd)), address
+        return self._plain(_family(self), _type(self), _proto(self), fileno=_above_stdio(fd)), address
 
     def connect(self, address: Any) -> None:
         """As `socket.connect`; a host name is looked up in an OS thread."""
@@ -509,6 +514,9 @@ class Socket(socket.socket):
     def _real_close(self, *args: Any) -> None:
         self._forget()
         super()._real_close(*args)  # type: ignore[misc]
+
+
+Socket._plain = Socket
 
 
 def socketpair(family: int | None = None, type: int = socket.SOCK_STREAM, proto: int = 0) -> tuple[Socket, Socket]:

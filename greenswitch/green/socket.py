@@ -10,20 +10,48 @@ from __future__ import annotations
 
 import socket as original
 import sys
+from typing import Any
 
+from greenswitch import sockets
+from greenswitch.copies import run_over
 from greenswitch.green import rest_of
 from greenswitch.names import getaddrinfo, getfqdn, gethostbyaddr, gethostbyname, gethostbyname_ex, getnameinfo
-from greenswitch.sockets import Socket, create_connection, create_server, fromfd, socketpair
+from greenswitch.sockets import Socket
 
-socket = Socket
-SocketType = Socket
+
+class socket(Socket):
+    """`greenswitch.sockets.Socket`, of which several tasks may wait for the same: first come, first served.
+
+    As with threads: a pool that accepts, workers on one UDP port, two senders.
+    """
+
+    __slots__ = ()
+
+    _queues = True
+
+
+socket._plain = SocketType = socket
+_names = {**vars(sockets), "Socket": socket}
+
+
+def _with_ours(function: Any) -> Any:
+    """Return a function of `greenswitch.sockets`, but that it makes sockets of this module."""
+    ours = _names[function.__name__] = run_over(function, _names)
+    return ours
+
+
+_with_ours(sockets._ours)
+create_connection: Any = _with_ours(sockets.create_connection)
+create_server: Any = _with_ours(sockets.create_server)
+fromfd: Any = _with_ours(sockets.fromfd)
+socketpair: Any = _with_ours(sockets.socketpair)
 
 if sys.platform == "win32":
 
-    def fromshare(info: bytes) -> Socket:
+    def fromshare(info: bytes) -> socket:
         """Return a cooperative socket of what `share` has packed, as `socket.fromshare`."""
         shared = original.fromshare(info)
-        return Socket(shared.family, shared.type, shared.proto, fileno=shared.detach())
+        return socket(shared.family, shared.type, shared.proto, fileno=shared.detach())
 
 
 REPLACED = tuple(

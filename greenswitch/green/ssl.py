@@ -17,11 +17,10 @@ from typing import Any
 
 from greenswitch.copies import run_over
 from greenswitch.green import rest_of
-from greenswitch.sockets import Socket, create_connection
+from greenswitch.green.socket import create_connection, socket
 from greenswitch.tls import TLSSocket
 
 SSLSocket = TLSSocket
-socket = Socket
 
 
 class SSLContext(original.SSLContext):

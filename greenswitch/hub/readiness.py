@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Protocol
@@ -24,7 +25,7 @@ from greenswitch.hub.hub import Hub, get_hub, step_aside
 from greenswitch.hub.naming import describe
 from greenswitch.hub.pollers import HANGUP, READ, WRITE
 from greenswitch.hub.timers import Timer
-from greenswitch.hub.waiters import OutsideWaiter, Waiter
+from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
 
 class HasFileno(Protocol):
@@ -41,7 +42,7 @@ class Direction(OutsideWaiter):
     still hold the old one; nobody but the registration ever holds this.
     """
 
-    __slots__ = ("deadline", "drained", "holder", "registration", "timer")
+    __slots__ = ("deadline", "drained", "holder", "line", "registration", "timer")
 
     def __init__(self, hub: Hub, verb: str, registration: Registration) -> None:
         super().__init__(hub, verb, registration)
@@ -49,6 +50,8 @@ class Direction(OutsideWaiter):
         self.registration = registration
         self.holder: greenlet | None = None
         """Who waits, until it has gone on: longer than `greenlet`, which is claimed by the waker."""
+        self.line: deque[Waiter] = deque()
+        """What waits until the holder has gone on, if the registration `queues`."""
         self.deadline: float | None = None
         self.timer: Timer | None = None
         self.drained: bool | None = False
@@ -59,15 +62,19 @@ class Direction(OutsideWaiter):
     def wait(self, deadline: float | None = None) -> None:
         """Park until the fd may be ready in this direction.
 
-        Raises TimeoutError when the hub's clock shows `deadline`, BusyError if another greenlet waits for the same,
-        OSError(EBADF) when the fd is closed meanwhile.
+        Raises TimeoutError when the hub's clock shows `deadline`, and OSError(EBADF) when the fd is closed meanwhile.
+        If another greenlet waits for the same, raises BusyError, or waits until that has gone on, if the registration
+        `queues`: then what it waited for may be there as well.
         """
         registration = self.registration
         hub = registration.hub
         if hub is None:
             raise closed_error()
         if self.holder is not None:
-            raise BusyError(self._busy(self.holder))
+            if not registration.queues:
+                raise BusyError(self._busy(self.holder))
+            self._wait_in_line(hub, deadline)
+            return
         if deadline is not None:
             self._set_deadline(hub, deadline)  # first: it raises for NaN
         self.holder = self.greenlet = getcurrent()
@@ -81,10 +88,31 @@ class Direction(OutsideWaiter):
             self.holder = self.greenlet = None
             self.deadline = self.error = None
             self.drained = False
+            if self.line:
+                self._wake_line()
             if not registration.kept:
                 if self.timer is not None:
                     self.timer.cancel()  # nobody will tell when an fd of others is closed
                 registration.disarm()
+
+    def _wait_in_line(self, hub: Hub, deadline: float | None) -> None:
+        waiter = OutsideWaiter(hub, self.verb, self.registration)
+        self.line.append(waiter)
+        try:
+            woken = hub.wait(waiter, None if deadline is None else max(deadline - hub.clock(), 0.0))
+        except BaseException:
+            if waiter in self.line:
+                self.line.remove(waiter)
+            raise
+        if woken is TIMED_OUT:
+            self.line.remove(waiter)
+            raise TimeoutError("timed out")
+
+    def _wake_line(self) -> None:
+        """Let all that wait in line try again: an event tells once of all that has come. They keep their order."""
+        line, self.line = self.line, deque()
+        for waiter in line:
+            waiter.wake()
 
     # A socket's timeout is one lazy timer: most waits end long before it, so the timer of an earlier wait stays in the
     # heap and, when it fires, looks whether anybody's deadline has really passed.
@@ -111,6 +139,8 @@ class Direction(OutsideWaiter):
         """Fail whoever waits with EBADF: the fd is gone."""
         if self.timer is not None:
             self.timer.cancel()
+        while self.line:
+            self.line.popleft().fail(closed_error())
         self.fail(closed_error())
 
     def _busy(self, holder: greenlet) -> str:
@@ -123,13 +153,15 @@ class Direction(OutsideWaiter):
 class Registration:
     """What one hub knows of one fd. Once the fd, or the hub, is gone, `hub` is None."""
 
-    __slots__ = ("fd", "hub", "kept", "label", "read", "unsure", "write")
+    __slots__ = ("fd", "hub", "kept", "label", "queues", "read", "unsure", "write")
 
     def __init__(self, hub: Hub, fd: int, kept: bool, label: object = None) -> None:
         self.hub: Hub | None = hub
         self.fd = fd
         self.kept = kept
         self.label = label
+        self.queues = False
+        """True: several tasks may wait for the same direction, first come, first served. Else that is a BusyError."""
         self.unsure = False
         """True: a short read doesn't prove that nothing is left. An event has told of an end of file, which makes no
         second edge if it came together with data, or of urgent data, before which reads stop; or the owner knows
@@ -198,7 +230,11 @@ class Registration:
         """In a forked child: forget the parent's waiters, without waking them, and return them."""
         self.hub = None
         self.read.deadline = self.read.timer = self.write.deadline = self.write.timer = None
-        return [direction for direction in (self.read, self.write) if direction.greenlet is not None]
+        both = (self.read, self.write)
+        in_line = [waiter for direction in both for waiter in direction.line]
+        for direction in both:
+            direction.line.clear()
+        return [*(direction for direction in both if direction.greenlet is not None), *in_line]
 
     def __repr__(self) -> str:
         return f"<fd {self.fd}>" if self.label is None else f"<fd {self.fd}: {self.label}>"
