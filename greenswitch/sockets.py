@@ -62,30 +62,27 @@ class Socket(socket.socket):
 
     Signatures, results and errors are the standard library's. On top: BusyError for a second task that wants to wait
     for the same direction; OSError(EBADF) for whoever waits while it is closed; HubError for a call that would have
-    to wait inside the hub. It may be used from several threads. One that was made of an `fileno` becomes
-    non-blocking, as seen by everybody who shares that file description, so file descriptors 0 to 2 are refused with
-    ValueError.
+    to wait inside the hub. It may be used from several threads. The descriptor has the mode that the original's would
+    have: it blocks unless a timeout is set. Only an `accept`, a `connect` and a `sendfile` change that for a moment.
     """
 
     __slots__ = ("_elsewhere", "_patience", "_registration", "_shared", "_streak", "_streaming")
 
+    _may_block: ClassVar[bool] = bool(_DONTWAIT)
+    """Whether each call can say that it must not block, so that the descriptor may."""
     _queues: ClassVar[bool] = False
     _plain: ClassVar[type[Socket]]
     """The class of the sockets that this one accepts."""
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
-        if fileno is not None and 0 <= fileno <= 2:
-            raise ValueError(
-                f"fd {fileno} is shared with other processes, which would see it become non-blocking: "
-                "use wait_readable(fd) and wait_writable(fd) around os.read and os.write"
-            )
         self._registration: Registration | None = None
         self._elsewhere: tuple[Registration, ...] = ()
         self._shared = False  # True: a dup() of ours has the same file description
         self._streak = 0
         super().__init__(family, type, proto, fileno)
         self._patience: float | None = _base.gettimeout(self)  # the default's, or 0.0 of SOCK_NONBLOCK
-        _settimeout(self, 0.0)
+        if self._patience is not None or not self._may_block:
+            _settimeout(self, 0.0)
         self._streaming = _type(self) == socket.SOCK_STREAM
 
     # -- waiting ---------------------------------------------------------------------------------------------------
@@ -172,7 +169,7 @@ class Socket(socket.socket):
             if registration is not None:
                 registration.read.drained = None
             try:
-                data = _recv(self, bufsize)
+                data = _recv(self, bufsize, _DONTWAIT)
             except BlockingIOError:
                 if self._patience == 0.0:
                     raise
@@ -203,7 +200,7 @@ class Socket(socket.socket):
             if registration is not None:
                 registration.read.drained = None
             try:
-                count = _recv_into(self, buffer, nbytes)
+                count = _recv_into(self, buffer, nbytes, _DONTWAIT)
             except BlockingIOError:
                 if self._patience == 0.0:
                     raise
@@ -216,13 +213,13 @@ class Socket(socket.socket):
 
     def _recv_with(self, bufsize: int, flags: int) -> bytes:
         if bufsize <= 0 or not self._waits_for_all(flags):
-            return self._until_done(True, flags, _recv, bufsize, flags)  # type: ignore[no-any-return]
+            return self._until_done(True, flags, _recv, bufsize, flags | _DONTWAIT)  # type: ignore[no-any-return]
         buffer = bytearray(bufsize)
         return bytes(buffer[: self._recv_all(memoryview(buffer), flags)])
 
     def _recv_into_with(self, buffer: WriteableBuffer, nbytes: int, flags: int) -> int:
         if not (self._waits_for_all(flags) and 0 <= nbytes <= memoryview(buffer).nbytes):
-            return self._until_done(True, flags, _recv_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+            return self._until_done(True, flags, _recv_into, buffer, nbytes, flags | _DONTWAIT)  # type: ignore[no-any-return]
         return self._recv_all(memoryview(buffer).cast("B")[: nbytes or None], flags)
 
     def _waits_for_all(self, flags: int) -> bool:
@@ -238,7 +235,7 @@ class Socket(socket.socket):
             if self._streak > STREAK:
                 self._breathe()
             try:
-                count = _recv_into(self, view[done:], 0, flags & ~_WAITALL)
+                count = _recv_into(self, view[done:], 0, flags & ~_WAITALL | _DONTWAIT)
             except BlockingIOError:
                 try:
                     deadline = self._wait(True, deadline)
@@ -255,27 +252,27 @@ class Socket(socket.socket):
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As `socket.recvfrom`."""
-        return self._until_done(True, flags, _recvfrom, bufsize, flags)  # type: ignore[no-any-return]
+        return self._until_done(True, flags, _recvfrom, bufsize, flags | _DONTWAIT)  # type: ignore[no-any-return]
 
     def recvfrom_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         """As `socket.recvfrom_into`."""
-        return self._until_done(True, flags, _recvfrom_into, buffer, nbytes, flags)  # type: ignore[no-any-return]
+        return self._until_done(True, flags, _recvfrom_into, buffer, nbytes, flags | _DONTWAIT)  # type: ignore[no-any-return]
 
     if hasattr(_base, "recvmsg"):
 
         def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
             """As `socket.recvmsg`."""
-            return self._until_done(True, flags, _base.recvmsg, bufsize, ancbufsize, flags)
+            return self._until_done(True, flags, _base.recvmsg, bufsize, ancbufsize, flags | _DONTWAIT)
 
         def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0, /) -> Any:
             """As `socket.recvmsg_into`."""
             buffers = list(buffers)  # an iterator would be used up by the first try
-            return self._until_done(True, flags, _base.recvmsg_into, buffers, ancbufsize, flags)
+            return self._until_done(True, flags, _base.recvmsg_into, buffers, ancbufsize, flags | _DONTWAIT)
 
         def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None, /) -> int:
             """As `socket.sendmsg`."""
             address = resolve(_family(self), address)
-            args = list(buffers), list(ancdata), flags, address
+            args = list(buffers), list(ancdata), flags | _DONTWAIT, address
             return self._until_sent(address, flags, _base.sendmsg, *args)  # type: ignore[no-any-return]
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -285,7 +282,7 @@ class Socket(socket.socket):
         if self._streak > STREAK and not flags & _DONTWAIT:
             self._breathe()
         try:
-            count = _send(self, data, flags)
+            count = _send(self, data, flags | _DONTWAIT)
         except BlockingIOError:
             if self._patience == 0.0 or flags & _DONTWAIT:
                 raise
@@ -295,7 +292,7 @@ class Socket(socket.socket):
         deadline = self._wait(False)
         while True:
             try:
-                return _send(self, data, flags)
+                return _send(self, data, flags | _DONTWAIT)
             except BlockingIOError:
                 deadline = self._wait(False, deadline)
 
@@ -305,7 +302,7 @@ class Socket(socket.socket):
         if self._streak > STREAK and not flags & _DONTWAIT:
             self._breathe()
         try:
-            sent = _send(self, data, flags)
+            sent = _send(self, data, flags | _DONTWAIT)
         except BlockingIOError:
             if self._patience == 0.0 or flags & _DONTWAIT:
                 raise
@@ -317,7 +314,7 @@ class Socket(socket.socket):
         deadline = None
         while sent < size:
             try:
-                sent += _send(self, view[sent:], flags)
+                sent += _send(self, view[sent:], flags | _DONTWAIT)
             except BlockingIOError:
                 if self._patience == 0.0 or flags & _DONTWAIT:
                     raise
@@ -331,7 +328,8 @@ class Socket(socket.socket):
         """As `socket.sendto(data, address)` and `socket.sendto(data, flags, address)`."""
         flags = rest[0] if len(rest) > 1 and isinstance(rest[0], int) else 0
         address = resolve(_family(self), rest[-1]) if rest else None
-        args = (data, *rest[:-1], address) if rest else (data,)
+        wrong = len(rest) != 1 and not (len(rest) == 2 and isinstance(rest[0], int))
+        args = (data, *rest) if wrong else (data, flags | _DONTWAIT, address)  # the original says what is wrong
         return self._until_sent(address, flags, _sendto, *args)  # type: ignore[no-any-return]
 
     def _until_sent(self, address: Any, flags: int, operation: Callable[..., Any], *args: Any) -> Any:
@@ -384,7 +382,7 @@ class Socket(socket.socket):
             while count is None or sent < count:
                 most = _SENDFILE_MOST if count is None else min(count - sent, _SENDFILE_MOST)
                 try:
-                    step = os.sendfile(self.fileno(), source, offset + sent, most)
+                    step = self._sendfile_at_once(source, offset + sent, most)
                 except BlockingIOError:
                     self._wait(False)
                     continue
@@ -403,6 +401,15 @@ class Socket(socket.socket):
                 file.seek(offset + sent)
         return sent
 
+    def _sendfile_at_once(self, source: int, offset: int, count: int) -> int:
+        if self._patience is not None:
+            return os.sendfile(self.fileno(), source, offset, count)
+        _settimeout(self, 0.0)
+        try:
+            return os.sendfile(self.fileno(), source, offset, count)
+        finally:
+            self._block_again()
+
     # The standard library's text, over buffers that several tasks may share.
     makefile: Any = run_over(socket.socket.makefile, {**vars(socket), "io": Namespace(io, _BUFFERS, {})})  # type: ignore[arg-type]
 
@@ -410,7 +417,7 @@ class Socket(socket.socket):
 
     def accept(self) -> tuple[Socket, Any]:
         """As `socket.accept`; the connection is a cooperative socket too."""
-        fd, address = self._until_done(True, 0, _accept)
+        fd, address = self._until_done(True, 0, _accept_at_once)
         return self._plain(_family(self), _type(self), _proto(self), fileno=_above_stdio(fd)), address
 
     def connect(self, address: Any) -> None:
@@ -434,6 +441,15 @@ class Socket(socket.socket):
         address = resolve(_family(self), address)
         if self._registration is not None:
             self._registration.unsure = _family(self) not in _INTERNET  # until now it counted as hung up
+        if self._patience is None:
+            _settimeout(self, 0.0)
+        try:
+            return self._connect_now(address)
+        finally:
+            if self._patience is None:
+                self._block_again()
+
+    def _connect_now(self, address: Any) -> int:
         error = _connect_ex(self, address)
         if error == errno.EAGAIN and _family(self) == _UNIX and self._patience != 0.0:
             return self._retry_unix("connect to", address, _connect_unix, address)  # type: ignore[no-any-return]
@@ -460,12 +476,17 @@ class Socket(socket.socket):
         """As `socket.bind`; a host name is looked up in an OS thread."""
         super().bind(resolve(_family(self), address))
 
+    def _block_again(self) -> None:
+        """Give a blocking socket's descriptor back the mode that others who share it expect."""
+        if self._may_block and self.fileno() >= 0:
+            _settimeout(self, None)
+
     # -- timeouts, and the end -------------------------------------------------------------------------------------
 
     def settimeout(self, value: float | None) -> None:
         """As `socket.settimeout`: seconds, None to wait for ever, 0 never to wait."""
         if value is None:
-            _settimeout(self, 0.0)  # not None: for a moment the fd would block whoever shares it
+            _settimeout(self, None if self._may_block else 0.0)
             self._patience = None
             return
         try:
@@ -514,6 +535,17 @@ class Socket(socket.socket):
     def _real_close(self, *args: Any) -> None:
         self._forget()
         super()._real_close(*args)  # type: ignore[misc]
+
+
+def _accept_at_once(sock: Socket) -> tuple[int, Any]:
+    """Accept a connection that is there. There is no flag for it, so the descriptor does not block meanwhile."""
+    if sock._patience is not None:
+        return _accept(sock)
+    _settimeout(sock, 0.0)
+    try:
+        return _accept(sock)
+    finally:
+        sock._block_again()
 
 
 Socket._plain = Socket

@@ -44,6 +44,8 @@ class TLSSocket(_Plain, ssl.SSLSocket, Socket):  # type: ignore[misc]
     that `Socket` names. An SNI callback runs inside OpenSSL, and must not wait.
     """
 
+    _may_block = False  # OpenSSL has no flag for a single call
+
     _sslobj: Any
     _connected: bool
     _check_connected: Callable[[], None]

@@ -56,7 +56,7 @@ def test_it_is_a_socket_of_the_standard_library_s():
         assert isinstance(sock, stdlib.socket)
         assert (sock.family, sock.type, sock.proto) == (stdlib.AF_INET, stdlib.SOCK_STREAM, 0)
         assert sock.gettimeout() is None and sock.timeout is None and sock.getblocking()
-        assert not os.get_blocking(sock.fileno())
+        assert os.get_blocking(sock.fileno())  # as the original's: the task waits, and the fd is as the user wants it
     assert sock.fileno() == -1
     assert "closed" in repr(sock)
 

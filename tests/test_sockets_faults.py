@@ -11,6 +11,8 @@ import os
 import random
 import socket as stdlib
 import struct
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -779,7 +781,6 @@ def test_detaching_one_of_two_sockets_on_one_connection_leaves_the_other_coopera
     with tcp() as (near, far):
         twin = near.dup()
         os.close(twin.detach())
-        assert not os.get_blocking(near.fileno())  # would freeze every task
         task = spawn(near.recv, 10)
         turn()
         far.send(b"abc")
@@ -1165,8 +1166,8 @@ def test_short_read_in_a_thread_does_not_hide_what_the_hub_was_told_meanwhile(re
         assert reader.get() == b"one"
         original = sockets._recv
 
-        def interrupted(sock, size):
-            data = original(sock, size)
+        def interrupted(sock, size, flags):
+            data = original(sock, size, flags)
             far.sendall(b"three")
             deadline = real_hub.clock() + 5
             while real_hub.poller.keeps and real_hub.clock() < deadline:
@@ -1186,16 +1187,30 @@ def test_short_read_in_a_thread_does_not_hide_what_the_hub_was_told_meanwhile(re
         assert near.recv(100) == b"three"
 
 
-def test_setting_timeouts_never_makes_the_fd_block_not_even_for_a_moment(hub, monkeypatch):
-    given = []
-    original = sockets._settimeout
-    monkeypatch.setattr(sockets, "_settimeout", lambda sock, value: (given.append(value), original(sock, value)))
-    with tcp() as (near, _):
+def test_descriptor_has_the_mode_that_the_originals_would_have(hub):
+    near, far = socketpair()
+    with near, far, stdlib.socket() as original:
         for value in (None, 0, 1, 1.5, None):
-            near.settimeout(value)
-            assert not os.get_blocking(near.fileno())
+            for sock in (near, original):
+                sock.settimeout(value)
+            assert os.get_blocking(near.fileno()) == os.get_blocking(original.fileno()) == (value is None)
             assert near.gettimeout() == value
-    assert given and None not in given
+        task = spawn(near.recv, 10)
+        turn()
+        assert os.get_blocking(near.fileno()) and task.state == "parked"
+        far.send(b"x")
+        assert task.get() == b"x" and os.get_blocking(near.fileno())
+
+
+def test_accept_connect_and_sendfile_leave_the_descriptor_blocking(hub, tmp_path):
+    with create_server(("127.0.0.1", 0)) as listener:
+        accepting = spawn(listener.accept)
+        with Socket() as near:
+            near.connect(listener.getsockname())
+            far, _ = accepting.get()
+            with far, open(__file__, "rb") as file:
+                spawn(near.sendfile, file).join()
+                assert [os.get_blocking(one.fileno()) for one in (listener, near, far)] == [True] * 3
 
 
 # -- a model: what is written is what is read --------------------------------------------------------------------------
@@ -1423,10 +1438,27 @@ def test_connections_are_accepted_by_a_process_whose_standard_streams_are_closed
     assert done.stdout == b"fine"
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_standard_streams_are_refused(number):
-    with pytest.raises(ValueError, match="wait_readable"):
-        Socket(fileno=number)
+def test_socket_of_standard_input_works_and_leaves_it_blocking():
+    program = """
+import os, sys
+import greenswitch
+from greenswitch.sockets import Socket, fromfd
+def main():
+    conn = Socket(fileno=0)
+    conn.sendall(conn.recv(100).upper())
+    with fromfd(0, conn.family, conn.type) as again:
+        again.sendall(again.recv(100))
+    print(os.get_blocking(0), conn.fileno(), file=sys.stderr)
+greenswitch.run(main)
+"""
+    near, far = stdlib.socketpair()
+    with near, far:
+        child = subprocess.Popen([sys.executable, "-c", program], stdin=far, stderr=subprocess.PIPE, text=True)
+        near.sendall(b"one")
+        assert near.recv(100) == b"ONE"
+        near.sendall(b"two")
+        assert near.recv(100) == b"two"
+        assert child.communicate(timeout=30) == (None, "True 0\n")
 
 
 @linux_only

@@ -95,7 +95,7 @@ def fill(sock):
 def drain(sock):
     """Take all that has come, beneath TLS."""
     try:
-        while stdlib.socket.recv(sock, 65536):
+        while stdlib.socket.recv(sock, 65536, stdlib.MSG_DONTWAIT):
             pass
     except BlockingIOError:
         pass
