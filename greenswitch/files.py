@@ -256,7 +256,10 @@ def _for_tasks(base: type[Any], reads: str, writes: str) -> type[Any]:
             setattr(self, name, RLock())
         base.__init__(self, *args, **kwargs)
 
-    methods: dict[str, Any] = {"__init__": __init__, "__module__": "_io", "__doc__": base.__doc__}
+    def __repr__(self: Any) -> str:
+        return str(base.__repr__(self)).replace("<", "<_io.", 1)
+
+    methods: dict[str, Any] = {"__init__": __init__, "__repr__": __repr__, "__module__": "_io", "__doc__": base.__doc__}
     for name in (*_READS, *_WRITES, *_BOTH):
         if hasattr(base, name):
             methods[name] = _locked(getattr(base, name), writes if name in _WRITES else reads)
