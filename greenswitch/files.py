@@ -251,13 +251,16 @@ def _for_tasks(base: type[Any], reads: str, writes: str) -> type[Any]:
     raises RuntimeError. `reads` and `writes` name the locks for the two directions.
     """
 
+    show: Callable[[Any], str] = base.__repr__
+
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in (reads, writes):
             setattr(self, name, RLock())
         base.__init__(self, *args, **kwargs)
 
     def __repr__(self: Any) -> str:
-        return str(base.__repr__(self)).replace("<", "<_io.", 1)
+        text: str = show(self)
+        return text.replace("<", "<_io.", 1)
 
     methods: dict[str, Any] = {"__init__": __init__, "__repr__": __repr__, "__module__": "_io", "__doc__": base.__doc__}
     for name in (*_READS, *_WRITES, *_BOTH):
