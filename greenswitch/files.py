@@ -251,7 +251,7 @@ def _for_tasks(base: type[Any], reads: str, writes: str) -> type[Any]:
     raises RuntimeError. `reads` and `writes` name the locks for the two directions.
     """
 
-    show: Callable[[Any], str] = base.__repr__
+    show: Any = base.__repr__
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in (reads, writes):
