@@ -35,6 +35,9 @@ class HasFileno(Protocol):
         """Return the file descriptor."""
 
 
+_NO_LINE: deque[Waiter] = deque(maxlen=0)  # shared by all directions: a deque for each would cost 600 bytes
+
+
 class Direction(OutsideWaiter):
     """One direction of one registered fd: who waits, until when, and whether we know that there is nothing to get.
 
@@ -50,7 +53,7 @@ class Direction(OutsideWaiter):
         self.registration = registration
         self.holder: greenlet | None = None
         """Who waits, until it has gone on: longer than `greenlet`, which is claimed by the waker."""
-        self.line: deque[Waiter] = deque()
+        self.line: deque[Waiter] = _NO_LINE
         """What waits until the holder has gone on, if the registration `queues`."""
         self.deadline: float | None = None
         self.timer: Timer | None = None
@@ -97,20 +100,20 @@ class Direction(OutsideWaiter):
 
     def _wait_in_line(self, hub: Hub, deadline: float | None) -> None:
         waiter = OutsideWaiter(hub, self.verb, self.registration)
+        if self.line is _NO_LINE:
+            self.line = deque()
         self.line.append(waiter)
         try:
             woken = hub.wait(waiter, None if deadline is None else max(deadline - hub.clock(), 0.0))
-        except BaseException:
+        finally:
             if waiter in self.line:
                 self.line.remove(waiter)
-            raise
         if woken is TIMED_OUT:
-            self.line.remove(waiter)
             raise TimeoutError("timed out")
 
     def _wake_line(self) -> None:
         """Let all that wait in line try again: an event tells once of all that has come. They keep their order."""
-        line, self.line = self.line, deque()
+        line, self.line = self.line, _NO_LINE
         for waiter in line:
             waiter.wake()
 
@@ -233,7 +236,7 @@ class Registration:
         both = (self.read, self.write)
         in_line = [waiter for direction in both for waiter in direction.line]
         for direction in both:
-            direction.line.clear()
+            direction.line = _NO_LINE
         return [*(direction for direction in both if direction.greenlet is not None), *in_line]
 
     def __repr__(self) -> str:
