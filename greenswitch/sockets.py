@@ -46,7 +46,7 @@ _accept: Callable[[Any], tuple[int, Any]] = _base._accept  # type: ignore[attr-d
 _create_server, _socketpair = socket.create_server, socket.socketpair  # monkey patching puts ours in their place
 _family, _type, _proto = (vars(_base)[name].__get__ for name in ("family", "type", "proto"))
 
-_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))  # an int: the operators of an enumeration take a microsecond
 _WAITALL = getattr(socket, "MSG_WAITALL", 0)
 _PEEK = socket.MSG_PEEK
 _INTERNET = socket.AF_INET, socket.AF_INET6
