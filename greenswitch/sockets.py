@@ -1,7 +1,8 @@
 """Cooperative sockets: the standard library's, whose every call that would block parks the task instead.
 
-The file descriptor is non-blocking, always; what the user asks for by `settimeout` is kept beside it. Every call
-tries the system call and waits only when that would block, with one exception: a read that returned less than was
+The file descriptor has the mode that the user asks for by `settimeout`, as the original's; each call says by a flag
+that it must not block. Listeners that have accepted, and TLS sockets, never block: there is no such flag for them. Every
+call tries the system call and waits only when that would block, with one exception: a read that returned less than was
 asked for has emptied a TCP stream, so the next read parks at once and saves the failing call. Whatever changes on the
 fd ends that knowledge (see `Registration.notify`). It may be had of TCP only: a read of a UNIX stream also stops
 where file descriptors or credentials were passed along.
@@ -41,7 +42,7 @@ _IN_PROGRESS = {errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPRO
 _base = _socket.socket
 _recv, _recv_into, _send = _base.recv, _base.recv_into, _base.send
 _recvfrom, _recvfrom_into, _sendto = _base.recvfrom, _base.recvfrom_into, _base.sendto
-_settimeout, _connect_ex = _base.settimeout, _base.connect_ex
+_settimeout, _gettimeout, _connect_ex = _base.settimeout, _base.gettimeout, _base.connect_ex
 _accept: Callable[[Any], tuple[int, Any]] = _base._accept  # type: ignore[attr-defined]
 _create_server, _socketpair = socket.create_server, socket.socketpair  # monkey patching puts ours in their place
 _family, _type, _proto = (vars(_base)[name].__get__ for name in ("family", "type", "proto"))
@@ -63,7 +64,8 @@ class Socket(socket.socket):
     Signatures, results and errors are the standard library's. On top: BusyError for a second task that wants to wait
     for the same direction; OSError(EBADF) for whoever waits while it is closed; HubError for a call that would have
     to wait inside the hub. It may be used from several threads. The descriptor has the mode that the original's would
-    have: it blocks unless a timeout is set. Only an `accept`, a `connect` and a `sendfile` change that for a moment.
+    have: it blocks unless a timeout is set. A `connect` and a `sendfile` change that for a moment, an `accept` for
+    good.
     """
 
     __slots__ = ("_elsewhere", "_patience", "_registration", "_shared", "_streak", "_streaming")
@@ -538,14 +540,18 @@ class Socket(socket.socket):
 
 
 def _accept_at_once(sock: Socket) -> tuple[int, Any]:
-    """Accept a connection that is there. There is no flag for it, so the descriptor does not block meanwhile."""
-    if sock._patience is not None:
-        return _accept(sock)
-    _settimeout(sock, 0.0)
+    """Accept a connection that is there. There is no flag for it, so the listener's descriptor must not block.
+
+    It stays so: another process may share the listener, and would freeze if the mode changed back just before it
+    accepts. Only descriptors 0 to 2 block again, because those are shared with programs that are none of ours.
+    """
+    if _gettimeout(sock) is None:
+        _settimeout(sock, 0.0)
     try:
         return _accept(sock)
     finally:
-        sock._block_again()
+        if sock._patience is None and sock.fileno() <= 2:
+            sock._block_again()
 
 
 Socket._plain = Socket

@@ -1202,15 +1202,21 @@ def test_descriptor_has_the_mode_that_the_originals_would_have(hub):
         assert task.get() == b"x" and os.get_blocking(near.fileno())
 
 
-def test_accept_connect_and_sendfile_leave_the_descriptor_blocking(hub, tmp_path):
+def test_connect_and_sendfile_leave_the_descriptor_blocking_and_accept_does_not(hub):
     with create_server(("127.0.0.1", 0)) as listener:
+        assert os.get_blocking(listener.fileno())
         accepting = spawn(listener.accept)
         with Socket() as near:
             near.connect(listener.getsockname())
             far, _ = accepting.get()
             with far, open(__file__, "rb") as file:
                 spawn(near.sendfile, file).join()
-                assert [os.get_blocking(one.fileno()) for one in (listener, near, far)] == [True] * 3
+                assert [os.get_blocking(one.fileno()) for one in (near, far)] == [True] * 2
+        assert not os.get_blocking(listener.fileno())  # a process that shares it may be about to accept
+        again = spawn(listener.accept)
+        turn()
+        assert not os.get_blocking(listener.fileno()) and again.state == "parked"
+        again.kill()
 
 
 # -- a model: what is written is what is read --------------------------------------------------------------------------
