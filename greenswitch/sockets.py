@@ -3,9 +3,9 @@
 The file descriptor has the mode that the user asks for by `settimeout`, as the original's; each call says by a flag
 that it must not block. There is no such flag for `accept` and for TLS: a listener that has accepted, and a TLS socket,
 never block. Every call tries the system call and waits only when that would block, with one exception: a read that
-returned less than was asked for has emptied a TCP stream, so the next read parks at once and saves the failing call. Whatever changes on the
-fd ends that knowledge (see `Registration.notify`). It may be had of TCP only: a read of a UNIX stream also stops
-where file descriptors or credentials were passed along.
+returned less than was asked for has emptied a TCP stream, so the next read parks at once and saves the failing call.
+Whatever changes on the fd ends that knowledge (see `Registration.notify`). It may be had of TCP only: a read of a UNIX
+stream also stops where file descriptors or credentials were passed along.
 
 Knows readiness (`greenswitch.hub`) and name look-up. Knows no task.
 """
