@@ -5,7 +5,9 @@ Knows file descriptors and a poller. An eventfd where the platform has one (Linu
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from socket import socket, socketpair  # the originals, also after monkey patching
 
@@ -13,9 +15,14 @@ from greenswitch.hub.pollers import READ, Poller
 
 
 class Alarm:
-    """An fd that the poller watches and that `ring` makes readable."""
+    """An fd that the poller watches and that `ring` makes readable.
 
-    def __init__(self, poller: Poller) -> None:
+    `lost()` is called if the poller reports the fd although it is closed: the program has closed all descriptors. A
+    poller over poll or select does not fail then, as epoll does.
+    """
+
+    def __init__(self, poller: Poller, lost: Callable[[], None]) -> None:
+        self._lost = lost
         self._pair: tuple[socket, socket] | None = None
         if hasattr(os, "eventfd"):
             self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -37,11 +44,16 @@ class Alarm:
 
     def notify(self, events: int) -> None:
         """Fall silent: the poller has reported the ring."""
-        with suppress(OSError):
+        try:
             if self._pair is None:
                 os.eventfd_read(self.fd)
             else:
                 self._pair[0].recv(4096)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno == errno.EBADF and self.fd >= 0:
+                self._lost()
 
     def forsake(self) -> None:
         """Nothing to do: nobody waits for an alarm."""

@@ -16,14 +16,14 @@ import os
 from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Protocol
+from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
 from greenswitch.errors import BusyError
 from greenswitch.hub.hub import Hub, get_hub, step_aside
 from greenswitch.hub.naming import describe
-from greenswitch.hub.pollers import HANGUP, READ, WRITE
+from greenswitch.hub.pollers import HANGUP, READ, WRITE, EpollPoller
 from greenswitch.hub.timers import Timer
 from greenswitch.hub.waiters import TIMED_OUT, OutsideWaiter, Waiter
 
@@ -192,7 +192,7 @@ class Registration:
         if self.hub is None:
             raise closed_error()
         try:
-            self.hub.poller.arm(self.fd, self._wanted())
+            _tell_poller(self.hub, "arm", self.fd, self._wanted())
         except PermissionError:
             return False
         return True
@@ -254,14 +254,34 @@ def register(hub: Hub, fd: int) -> Registration:
     What is ready already gets reported. One that is there already is taken over with its waiters: the owner may have
     come from another thread, or somebody may wait for this fd by its number.
     """
-    registration: Registration | None = hub.registrations.get(fd)
+    registration = _registered(hub, fd)
     if registration is None:
         registration = hub.registrations[fd] = Registration(hub, fd, kept=False)
     if hub.poller.keeps:
-        hub.poller.register(fd)
+        _tell_poller(hub, "register", fd)
         registration.kept = True
     registration.unsure = registration.read.drained = False
     return registration
+
+
+def _registered(hub: Hub, fd: int) -> Registration | None:
+    registration: Any = hub.registrations.get(fd)
+    if registration is hub.alarm:  # the program has closed all descriptors, and this number is another file's now
+        hub._replace_poller()
+        return None
+    return registration  # type: ignore[no-any-return]
+
+
+def _tell_poller(hub: Hub, verb: str, fd: int, *args: int) -> None:
+    """Call a method of the hub's poller. If the program has closed the poller's own descriptor, make a new poller."""
+    try:
+        getattr(hub.poller, verb)(fd, *args)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.EINVAL) or not isinstance(hub.poller, EpollPoller):
+            raise
+        os.fstat(fd)  # raises if it is this one that is closed
+        hub._replace_poller()
+        getattr(hub.poller, verb)(fd, *args)
 
 
 def _wait_foreign(fd: int | HasFileno, direction: Callable[[Registration], Direction], timeout: float | None) -> None:
@@ -269,11 +289,11 @@ def _wait_foreign(fd: int | HasFileno, direction: Callable[[Registration], Direc
     if number < 0:
         raise closed_error()
     hub = get_hub()
-    registration: Registration | None = hub.registrations.get(number)
+    registration = _registered(hub, number)
     if registration is None:
         registration = hub.registrations[number] = Registration(hub, number, kept=False)
     elif registration.kept:
-        hub.poller.register(number)  # again: what is ready already had its edge before this wait
+        _tell_poller(hub, "register", number)  # again: what is ready already had its edge before this wait
     direction(registration).wait(None if timeout is None else hub.clock() + timeout)
 
 
