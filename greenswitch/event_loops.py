@@ -35,7 +35,7 @@ from greenlet import getcurrent, greenlet
 from greenswitch import tasks
 from greenswitch.copies import Namespace, run_over
 from greenswitch.green import _thread, selectors
-from greenswitch.hub import current_hub, has_hub, leave_by, step_aside
+from greenswitch.hub import current_hub, has_hub, leave_by, leave_no_more_by, step_aside
 from greenswitch.threads import OSThread, wrap_future
 from greenswitch.timeouts import shield, unswallowable
 
@@ -81,7 +81,7 @@ class _RunningLoops:
         """Note that a loop runs no more."""
         self._loops.pop(id(loop), None)
         if not self._loops:
-            leave_by(None)
+            leave_no_more_by(self._leave)
             if self._loops:  # another OS thread has added one in between
                 leave_by(self._leave, self._call_as)
 

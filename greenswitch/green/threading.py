@@ -8,6 +8,8 @@ and replaces what that calls. Here is the little that differs (`adapt`), for bot
   thread without a word.
 - A task that is no thread is a dummy thread for `current_thread()`, which goes away with the task, and has its name.
 - Who joins the main thread parks.
+- The trace and profile functions that `settrace` and `setprofile` give to each new thread belong to that thread. The
+  interpreter keeps them by OS thread, so a thread that parks puts its own away.
 
 Knows the twin of `_thread`, and how to run a module again.
 """
@@ -26,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import greenlet
 
-from greenswitch.copies import run_again
+from greenswitch.copies import Namespace, run_again
 from greenswitch.green import _thread
+from greenswitch.hub import leave_by, leave_no_more_by
 from greenswitch.local import local
 from greenswitch.tasks import Task, getcurrent
 
@@ -60,6 +63,8 @@ def adapt(module: ModuleType, replace: Replace) -> None:
     """Replace in `module`, the original or a copy, what differs for tasks."""
     replace(module, "_make_invoke_excepthook", _making_invoke_excepthook(module))
     replace(module._DummyThread, "__init__", _dummy_init(module))
+    own = {"settrace": _traced.settrace, "setprofile": _traced.setprofile}
+    replace(module, "_sys", Namespace(sys, own, {}))
     if hasattr(module, "_thread_local_info"):  # by which dummies go away
         replace(module, "_thread_local_info", local())
     if hasattr(module, "_get_main_thread_ident"):  # asked in a forked child too, whose main thread is who forked
@@ -121,6 +126,65 @@ def _dummy_init(module: Any) -> Callable[[Any], None]:
         tied.gone = _Gone(module._active, self.ident, self)
 
     return __init__
+
+
+# -- trace functions ---------------------------------------------------------------------------------------------------
+
+
+class _Traced:
+    """The threads that have a trace or profile function of their own."""
+
+    def __init__(self) -> None:
+        self._beneath: dict[_thread.ThreadTask, tuple[Any, Any]] = {}  # the functions of the OS thread, by thread
+
+    def settrace(self, function: Any) -> None:
+        """As `sys.settrace`, for the running thread alone."""
+        self._begin(function)
+        sys.settrace(function)
+
+    def setprofile(self, function: Any) -> None:
+        """As `sys.setprofile`, for the running thread alone."""
+        self._begin(function)
+        sys.setprofile(function)
+
+    def _begin(self, function: Any) -> None:
+        task = getcurrent()
+        if function is None or not isinstance(task, _thread.ThreadTask) or task in self._beneath:
+            return
+        self._beneath[task] = sys.gettrace(), sys.getprofile()
+        task.add_link(self._end)
+        leave_by(self._leave)
+
+    def _end(self, task: Any) -> None:
+        self._put(*self._beneath.pop(task))
+        if not self._beneath:
+            leave_no_more_by(self._leave)
+            if self._beneath:  # another OS thread has added one in between
+                leave_by(self._leave)
+
+    def _leave(self, go: Callable[[], Any]) -> None:
+        """Switch to the next greenlet without the thread's functions, and go on with them."""
+        task = getcurrent()
+        if task not in self._beneath:
+            go()
+            return
+        own = sys.gettrace(), sys.getprofile()
+        self._put(*self._beneath[task])
+        try:
+            go()
+        finally:
+            self._beneath[task] = sys.gettrace(), sys.getprofile()
+            self._put(*own)
+
+    @staticmethod
+    def _put(trace: Any, profile: Any) -> None:
+        if sys.gettrace() is not trace:
+            sys.settrace(trace)
+        if sys.getprofile() is not profile:
+            sys.setprofile(profile)
+
+
+_traced = _Traced()
 
 
 # -- the copy ----------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from _thread import get_ident  # the original: monkey patching changes what `thr
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from os import getpid
 from types import TracebackType
 from typing import Any, Protocol
@@ -162,7 +163,7 @@ class Hub:
         """Begin with `poller` and a loop that nobody has entered yet: when it is made, and again in a forked child."""
         self.process_id = getpid()
         self.poller = poller
-        self.alarm = Alarm(poller)
+        self.alarm = Alarm(poller, self._replace_poller)
         self.registrations[self.alarm.fd] = self.alarm
         self.greenlet = greenlet.greenlet(self._run, self.main)
         _signal_handlers.attach(self)
@@ -485,7 +486,7 @@ class Hub:
         registrations = self.registrations
         del registrations[self.alarm.fd]
         self.poller = make_poller()
-        self.alarm = Alarm(self.poller)
+        self.alarm = Alarm(self.poller, self._replace_poller)
         for fd, registration in list(registrations.items()):
             try:
                 os.fstat(fd)
@@ -650,19 +651,44 @@ def step_aside() -> None:
 
 _leaving_by: Callable[[Callable[[], Any]], Any] | None = None
 _calling_as: Callable[..., Any] | None = None
+_ways_to_leave: dict[Callable[[Callable[[], Any]], Any], Callable[..., Any] | None] = {}
 
 
-def leave_by(
-    function: Callable[[Callable[[], Any]], Any] | None, call_as: Callable[..., Any] | None = None
-) -> None:
-    """Make a greenlet that parks call `function(go)` instead of `go()`, which switches to the next one; None: no more.
+def leave_by(function: Callable[[Callable[[], Any]], Any], call_as: Callable[..., Any] | None = None) -> None:
+    """Make a greenlet that parks call `function(go)` instead of `go()`, which switches to the next one.
 
     For state that the interpreter keeps by OS thread although it belongs to a greenlet: `function` puts it away,
     switches, and puts it back. It is called for each park in each thread, so set it only while there is such state.
     `call_as(other, called, *args)` calls a function with the state that is put away for another greenlet.
+    Several functions are called one inside another.
     """
+    _ways_to_leave[function] = call_as
+    _combine_ways_to_leave()
+
+
+def leave_no_more_by(function: Callable[[Callable[[], Any]], Any]) -> None:
+    """Take back what `leave_by` was given; one that isn't set is no error."""
+    _ways_to_leave.pop(function, None)
+    _combine_ways_to_leave()
+
+
+def _combine_ways_to_leave() -> None:
     global _leaving_by, _calling_as
-    _leaving_by, _calling_as = function, call_as
+    leaving: Callable[[Callable[[], Any]], Any] | None = None
+    calling: Callable[..., Any] | None = None
+    for leave, call_as in list(_ways_to_leave.items()):
+        leaving = leave if leaving is None else partial(_leave_within, leave, leaving)
+        if call_as is not None:
+            calling = call_as if calling is None else partial(_call_as_both, call_as, calling)
+    _leaving_by, _calling_as = leaving, calling
+
+
+def _leave_within(outer: Callable[..., Any], inner: Callable[..., Any], go: Callable[[], Any]) -> None:
+    outer(partial(inner, go))
+
+
+def _call_as_both(one: Callable[..., Any], two: Callable[..., Any], other: Any, *call: Any) -> Any:
+    return one(other, two, other, *call)
 
 
 def current_hub() -> Hub | None:
