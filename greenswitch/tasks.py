@@ -207,9 +207,20 @@ class Task(Job):
 
     def link(self, callback: Callable[[Task], Any]) -> None:
         """Have `callback(task)` called inside the hub (so it must not wait) when, or now that, the task has ended."""
+        self._link(callback, None)
+
+    def link_value(self, callback: Callable[[Task], Any]) -> None:
+        """As `link`, but only if its function returns."""
+        self._link(callback, "done")
+
+    def link_exception(self, callback: Callable[[Task], Any]) -> None:
+        """As `link`, but only if it fails. To be killed is not to fail."""
+        self._link(callback, "failed")
+
+    def _link(self, callback: Callable[[Task], Any], state: str | None) -> None:
         if not callable(callback):
             raise TypeError(f"link needs a callable, not {callback!r}")
-        self.add_link(_InHub(self.hub, callback))
+        self.add_link(_InHub(self.hub, callback, state))
 
     def unlink(self, callback: Callable[[Task], Any]) -> None:
         """Take `callback` back, until the hub has called it; one that isn't linked is no error."""
@@ -332,13 +343,16 @@ class Task(Job):
 class _InHub:
     """A user's link: two of the same callback are equal, so that it can be taken back."""
 
-    __slots__ = ("callback", "hub")
+    __slots__ = ("callback", "hub", "state")
 
-    def __init__(self, hub: Hub, callback: Callable[[Task], Any]) -> None:
+    def __init__(self, hub: Hub, callback: Callable[[Task], Any], state: str | None = None) -> None:
         self.hub = hub
         self.callback = callback
+        self.state = state  # the only final state in which it is called; None: any
 
     def __call__(self, task: Task, in_hub: bool = False) -> None:
+        if self.state is not None and self.state != task.state:
+            return
         told = task._told = [] if task._told is None else task._told
         if not in_hub:
             told.append(self)

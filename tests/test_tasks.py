@@ -873,3 +873,32 @@ def test_switch_to_a_running_task_by_hand_is_an_error(hub: Any) -> None:
     with pytest.raises(greenswitch.SwitchError, match="kill it"):
         task.switch()
     task.join()
+
+
+def test_links_for_a_value_or_an_exception_are_called_for_nothing_else(hub: Any) -> None:
+    called: list[str] = []
+
+    def note(what: str) -> Any:
+        return lambda task: called.append(f"{task.name} {what}")
+
+    tasks = {"returns": spawn(int), "fails": spawn(int, "x"), "is killed": spawn(sleep, 60)}
+    for name, task in tasks.items():
+        task.name = name
+        task.link_value(note("value"))
+        task.link_exception(note("exception"))
+        task.link(note("end"))
+    sleep(0)
+    tasks["is killed"].kill()
+    sleep(0)
+    assert isinstance(tasks["fails"].exception, ValueError)
+    assert sorted(called) == ["fails end", "fails exception", "is killed end", "returns end", "returns value"]
+
+
+def test_link_for_a_value_can_be_taken_back(hub: Any) -> None:
+    called: list[Any] = []
+    task = spawn(int)
+    task.link_value(called.append)
+    task.unlink(called.append)
+    task.join()
+    sleep(0)
+    assert called == []
