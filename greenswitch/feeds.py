@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_AHEAD = 1000  # calls of an imap that are begun and not yet taken, if nothing else sets a bound
+
 
 class Map:
     """One `map`: its results, and how many calls have not ended."""
@@ -92,7 +94,9 @@ class Feed:
             raise ValueError(f"maxsize must be at least one, not {maxsize!r}")
         self.pool = pool
         self.ordered = ordered
-        self.room = Semaphore(2 * pool.size if maxsize is None else maxsize)
+        if maxsize is None:
+            maxsize = _AHEAD if pool.size is None else 2 * pool.size
+        self.room = Semaphore(maxsize)
         self.calls: SimpleQueue[Call | None] = SimpleQueue()
         self.left = 0
         self.fed = False

@@ -8,6 +8,7 @@ Knows tasks, and a semaphore for the places. A pool is for the tasks of one thre
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -80,15 +81,16 @@ class _Places(Semaphore):
 class Pool(Awaited):
     """At most `size` tasks at a time. With `with`, the block ends when all have ended, and raises what they raised.
 
-    ValueError for a size below one.
+    Without a size the pool has no bound, and `spawn` never waits. ValueError for a size below one.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = index(size)
-        if self.size < 1:
+    def __init__(self, size: int | None = None) -> None:
+        self.size = None if size is None else index(size)
+        self._bound = sys.maxsize if self.size is None else self.size
+        if self._bound < 1:
             raise ValueError(f"a pool needs at least one place, not {size!r}")
         self.tasks: set[Call] = set()
-        self.places = _Places(self.size, self.tasks)
+        self.places = _Places(self._bound, self.tasks)
         self.feeders: set[Task] = set()
         self._failures: deque[Call] = deque(maxlen=_FAILURES)
         self._joiners = Line()
@@ -134,7 +136,7 @@ class Pool(Awaited):
         else:
             task = self.spawn(function, *args, **kwds or {})
         if callback is not None:
-            task.link(partial(_call_back, callback))
+            task.link_value(partial(_pass_value, callback))
         return task
 
     def map(self, function: Callable[..., T], *iterables: Iterable[Any]) -> list[T]:
@@ -146,12 +148,28 @@ class Pool(Awaited):
         """
         return Map(self).run(_checked(function, iterables), zip(*iterables, strict=False), {})
 
+    def map_async(
+        self,
+        function: Callable[..., T],
+        *iterables: Iterable[Any],
+        callback: Callable[[list[T]], Any] | None = None,
+    ) -> Task:
+        """As `map`, but return a task at once; its value is the list of the results. Killing it ends the calls.
+
+        `callback(results)` is called inside the hub, where nothing may wait, if all calls succeed. May be called inside
+        the hub.
+        """
+        task = spawn(self.map, _checked(function, iterables), *iterables)
+        if callback is not None:
+            task.link_value(partial(_pass_value, callback))
+        return task
+
     def imap(self, function: Callable[..., T], *iterables: Iterable[Any], maxsize: int | None = None) -> Results[T]:
         """As `map`, but start at once and return an iterator over the results, in the order of the items.
 
-        At most `maxsize` calls are begun and not yet taken (None: twice the pool's size), so the iterables may be
-        endless. A call's exception is raised where its result would come; you may go on with the next one. To leave
-        early `close()` the iterator, or let go of it: the calls that still run are killed.
+        At most `maxsize` calls are begun and not yet taken, so the iterables may be endless. None: twice the pool's
+        size, or 1000 where it has none. A call's exception is raised where its result would come; you may go on with
+        the next one. To leave early `close()` the iterator, or let go of it: the calls that still run are killed.
         """
         return Results(Feed(self, True, maxsize), _checked(function, iterables), zip(*iterables, strict=False))
 
@@ -202,7 +220,7 @@ class Pool(Awaited):
             self._joiners.give_all()
 
     def _idle(self) -> bool:
-        return not self.tasks and self.places.value == self.size  # else a place is on its way to who waited for it
+        return not self.tasks and self.places.value == self._bound  # else a place is on its way to who waited for it
 
     # -- waiting for all, and ending all ---------------------------------------------------------------------------
 
@@ -293,12 +311,12 @@ class Pool(Awaited):
         return list(self.tasks)
 
     def __repr__(self) -> str:
-        return f"<Pool of {self.size}: {len(self.tasks)} running{self.places._line.text}>"
+        of = "without a bound" if self.size is None else f"of {self.size}"
+        return f"<Pool {of}: {len(self.tasks)} running{self.places._line.text}>"
 
 
-def _call_back(callback: Callable[[Any], Any], task: Task) -> None:
-    if task.successful():
-        callback(task.value)
+def _pass_value(callback: Callable[[Any], Any], task: Task) -> None:
+    callback(task.value)
 
 
 def _check(function: object) -> None:

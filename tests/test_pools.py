@@ -531,3 +531,61 @@ def test_hub_may_not_wait_for_a_result(hub: Hub) -> None:
     [(_, error)] = hub.errors  # type: ignore[attr-defined]
     hub.errors.clear()  # type: ignore[attr-defined]
     assert isinstance(error, HubError) and list(results) == [1]
+
+
+# -- without a bound ---------------------------------------------------------------------------------------------------
+
+
+def test_pool_without_a_bound_never_waits_for_a_place(time: VirtualTime) -> None:
+    meter, pool = Meter(), Pool()
+    for number in range(500):
+        pool.spawn(meter, number)
+    assert not pool.full() and pool.free_count() > 1000 and len(pool) == 500
+    pool.join()
+    assert meter.most == 500 and pool.size is None
+    assert repr(pool) == "<Pool without a bound: 0 running>"
+
+
+def test_imap_of_a_pool_without_a_bound_takes_only_so_much_of_an_endless_iterable(time: VirtualTime) -> None:
+    begun: list[int] = []
+    with Pool().imap(begun.append, count()) as results:
+        assert next(results) is None
+        sleep(1)
+    assert len(begun) <= 1002
+
+
+# -- map_async ---------------------------------------------------------------------------------------------------------
+
+
+def test_map_async_returns_a_task_whose_value_is_the_list(time: VirtualTime) -> None:
+    results: list[Any] = []
+    meter = Meter()
+    task = Pool(2).map_async(meter, [1, 2, 3], callback=results.append)
+    assert not meter.begun
+    assert task.get() == [1, 2, 3]
+    sleep(0)
+    assert results == [[1, 2, 3]]
+
+
+def test_map_async_that_fails_calls_nothing_back(time: VirtualTime) -> None:
+    results: list[Any] = []
+    task = Pool(2).map_async(fail_at(1), [1, 2], callback=results.append)
+    with pytest.raises(KeyError):
+        task.get()
+    sleep(0)
+    assert results == []
+
+
+def test_killed_map_async_ends_its_calls(time: VirtualTime) -> None:
+    meter = Meter()
+    task = Pool(2).map_async(meter, [1, 2, 3])
+    sleep(0.5)
+    task.kill()
+    assert sorted(meter.cleaned) == [1, 2]
+
+
+def test_map_async_refuses_what_it_cannot_map() -> None:
+    with pytest.raises(TypeError, match="needs a function"):
+        Pool(1).map_async(None, [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="at least one iterable"):
+        Pool(1).map_async(print)
