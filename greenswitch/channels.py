@@ -144,5 +144,13 @@ class Channel(Exchange[Item]):
         """Return 0: it never keeps anything."""
         return 0
 
+    def empty(self) -> bool:
+        """Return True: it never keeps anything. See `ready`."""
+        return True
+
+    def full(self) -> bool:
+        """Return True: it has no room to keep anything. See `balance`."""
+        return True
+
     def _traits(self) -> Iterator[str]:
         yield from super()._traits() if self.balance or self.is_shutdown else ["idle"]

@@ -125,6 +125,12 @@ def is_module_patched(name: str) -> bool:
     return any(name in twins for twins in _patched)
 
 
+def is_object_patched(module: str, name: str) -> bool:
+    """Return whether `module.name` was replaced by patching."""
+    owner = import_module(module)
+    return any(one.owner is owner and one.name == name for plan in _done for one in plan)
+
+
 def get_original(module: str, name: str) -> Any:
     """Return what `module.name` was before it was patched; what it is, if it isn't."""
     owner = import_module(module)

@@ -104,9 +104,10 @@ print(monkey.is_module_patched("time"), monkey.is_module_patched("threading"))
 monkey.patch_all()
 print(time.sleep is ours, threading.Lock is lock, monkey.is_module_patched("_thread"))
 print(monkey.get_original("time", "sleep") is original, monkey.get_original("time", "time") is time.time)
+print(monkey.is_object_patched("time", "sleep"), monkey.is_object_patched("time", "time"))
 monkey.unpatch_all()
-print(time.sleep is original, threading.Lock is lock)
-""") == ["True False", "True False True", "True True", "True True"]
+print(time.sleep is original, threading.Lock is lock, monkey.is_object_patched("time", "sleep"))
+""") == ["True False", "True False True", "True True", "True False", "True True False"]
 
 
 @pytest.mark.parametrize("switch", sorted(monkey.SWITCHES))

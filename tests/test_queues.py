@@ -716,3 +716,12 @@ def test_queue_handler_and_listener_work_over_our_queue(hub: Hub) -> None:
     wait(tasks)
     assert sorted(queue.get().getMessage() for _ in range(5)) == [f"from {number}" for number in range(5)]
     handler.close()
+
+
+def test_channel_is_empty_and_full_at_any_time(hub: Hub) -> None:
+    channel: Channel[int] = Channel()
+    assert (channel.empty(), channel.full(), channel.qsize()) == (True, True, 0)
+    putter = parked(channel.put, 1)
+    assert (channel.empty(), channel.full(), channel.qsize()) == (True, True, 0)
+    assert channel.get() == 1
+    putter.join()
