@@ -9,8 +9,11 @@ connection waits for the direction that it wants, stands behind that one and tri
 operation may take in, or send off, what another one waited for, each that ends has those try again who wait for an
 unusual direction, or behind somebody.
 
-Knows `Socket` and the standard library's `ssl`. Knows no task. Never replaces `ssl.SSLContext`: a context makes sockets
-of its `sslsocket_class`.
+Several tasks may read from one connection, and several may write: first come, first served. A write begins when the
+one before it has ended, because OpenSSL wants each write finished before the next.
+
+Knows `Socket`, locks and the standard library's `ssl`. Knows no task. Never replaces `ssl.SSLContext`: a context makes
+sockets of its `sslsocket_class`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from greenswitch.hub import TIMED_OUT, Direction, Hub, OutsideWaiter, Waiter, closed_error, get_hub
+from greenswitch.locks import Lock
 from greenswitch.sockets import CAP, STREAK, Socket
 
 if TYPE_CHECKING:
@@ -45,12 +49,15 @@ class TLSSocket(_Plain, ssl.SSLSocket, Socket):  # type: ignore[misc]
     """
 
     _may_block = False  # OpenSSL has no flag for a single call
+    _queues = True
 
     _sslobj: Any
     _connected: bool
     _check_connected: Callable[[], None]
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
+    _writing: Lock
+    """Held while a task writes."""
     _others: list[Waiter]
     """Who waits for an unusual direction, and who stands behind somebody."""
 
@@ -66,6 +73,7 @@ class TLSSocket(_Plain, ssl.SSLSocket, Socket):  # type: ignore[misc]
         create: Callable[..., Self] = super()._create  # type: ignore[misc]
         made = create(sock, server_side, False, *args, **kwargs)
         made._others = []
+        made._writing = Lock()
         made.do_handshake_on_connect = do_handshake_on_connect
         if do_handshake_on_connect and made._connected:
             try:
@@ -101,7 +109,11 @@ class TLSSocket(_Plain, ssl.SSLSocket, Socket):  # type: ignore[misc]
         """As `SSLSocket.write`: send all of `data`; return its size in bytes."""
         if self._sslobj is None:
             raise ValueError("Write on closed or unwrapped SSL socket.")
-        return self._attempt("write", self._sslobj.write, data)  # type: ignore[no-any-return]
+        self._begin_to_write()
+        try:
+            return self._attempt("write", self._sslobj.write, data)  # type: ignore[no-any-return]
+        finally:
+            self._writing.release()
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
         """As `SSLSocket.send`."""
@@ -114,12 +126,27 @@ class TLSSocket(_Plain, ssl.SSLSocket, Socket):  # type: ignore[misc]
         if self._sslobj is None or flags:
             return super().sendall(data, flags)
         deadline = self._deadline()
-        write = self._sslobj.write
-        # In pieces: OpenSSL would encrypt all of it before anybody else has a turn, if the peer is quick.
-        with memoryview(data) as view, view.cast("B") as octets:
-            for start in range(0, len(octets), CAP):
-                self._attempt("write", write, octets[start : start + CAP], deadline=deadline)
+        self._begin_to_write()
+        try:
+            write = self._sslobj.write
+            # In pieces: OpenSSL would encrypt all of it before anybody else has a turn, if the peer is quick.
+            with memoryview(data) as view, view.cast("B") as octets:
+                for start in range(0, len(octets), CAP):
+                    self._attempt("write", write, octets[start : start + CAP], deadline=deadline)
+        finally:
+            self._writing.release()
         return None
+
+    def _begin_to_write(self) -> None:
+        if self._writing.acquire(False):
+            return
+        if self._patience == 0.0:
+            raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "The operation did not complete: another task writes")
+        if not self._writing.acquire(timeout=-1 if self._patience is None else self._patience):
+            raise TimeoutError("The write operation timed out")
+        if self._sslobj is None:
+            self._writing.release()
+            raise closed_error()
 
     def unwrap(self) -> Any:
         """As `SSLSocket.unwrap`: end TLS, waiting for the peer's word that it does; return the plain socket."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from greenswitch import BusyError, HubError, joinall, sleep, spawn, timeout, to_thread
+from greenswitch import HubError, joinall, sleep, spawn, timeout, to_thread
 from greenswitch.sockets import Socket, create_connection, create_server, socketpair
 from greenswitch.tls import TLSSocket
 
@@ -397,15 +397,76 @@ def test_closing_wakes_who_waits_with_ebadf(hub):
             assert caught.value.errno == errno.EBADF
 
 
-def test_second_reader_is_refused_and_both_are_named(hub):
+def read_all(sock, size):
+    received = bytearray()
+    while len(received) < size:
+        received += sock.recv(65536)
+    return bytes(received)
+
+
+def test_readers_are_served_in_the_order_in_which_they_came(hub):
     with tls() as (near, far):
-        first = spawn(near.recv, 10)
-        first.name = "first"
+        readers = [spawn(near.recv, 10) for _ in range(3)]
+        for data in (b"first", b"second", b"third"):
+            sleep(1)
+            far.send(data)
+        assert [reader.get() for reader in readers] == [b"first", b"second", b"third"]
+
+
+def test_reader_in_line_takes_what_the_one_before_it_has_left(hub):
+    with tls() as (near, far):
+        readers = [spawn(near.recv, 5) for _ in range(2)]
         sleep(0)
-        with pytest.raises(BusyError, match=r"first.* already waits to read"):
-            near.recv(10)
-        far.send(b"for the first")
-        assert first.get() == b"for the fi" and near.recv(10) == b"rst"
+        far.send(b"firstsecond")
+        assert [reader.get() for reader in readers] == [b"first", b"secon"]
+
+
+def test_reader_in_line_goes_on_when_the_one_before_it_is_killed(hub):
+    with tls() as (near, far):
+        readers = [spawn(near.recv, 10) for _ in range(2)]
+        sleep(1)
+        readers[0].kill()
+        far.send(b"second")
+        assert readers[1].get() == b"second"
+
+
+def test_writes_of_several_tasks_arrive_whole_one_after_another(hub):
+    size = 1_000_000
+    with tls() as (near, far):
+        writers = [spawn(near.sendall, bytes([number]) * size) for number in range(3)]
+        sleep(1)
+        received = read_all(far, 3 * size)
+        joinall(writers, raise_error=True)
+        assert received == b"".join(bytes([number]) * size for number in range(3))
+
+
+def test_a_write_in_line_keeps_its_time_limit_and_leaves_the_connection_usable(hub):
+    with tls() as (near, far):
+        sent = b"x" * 5_000_000
+        writer = spawn(near.sendall, sent)
+        sleep(0)
+        near.settimeout(1)
+        with pytest.raises(TimeoutError, match="write"):
+            near.send(b"late")
+        near.setblocking(False)
+        with pytest.raises(ssl.SSLWantWriteError):
+            near.send(b"late")
+        near.settimeout(None)
+        last = spawn(near.sendall, b"end")
+        assert read_all(far, len(sent) + 3) == sent + b"end"
+        joinall([writer, last], raise_error=True)
+
+
+def test_writers_in_line_meet_the_close(hub):
+    with tls() as (near, _):
+        fill(near)
+        writers = [spawn(near.sendall, b"x" * 100_000) for _ in range(3)]
+        sleep(1)
+        near.close()
+        for writer in writers:
+            with pytest.raises(OSError) as caught:
+                writer.get()
+            assert caught.value.errno == errno.EBADF
 
 
 def test_killed_reader_leaves_the_connection_usable(hub):
