@@ -63,8 +63,7 @@ def adapt(module: ModuleType, replace: Replace) -> None:
     """Replace in `module`, the original or a copy, what differs for tasks."""
     replace(module, "_make_invoke_excepthook", _making_invoke_excepthook(module))
     replace(module._DummyThread, "__init__", _dummy_init(module))
-    own = {"settrace": _traced.settrace, "setprofile": _traced.setprofile}
-    replace(module, "_sys", Namespace(sys, own, {}))
+    replace(module, "_sys", Namespace(sys, _traced.names(), {}))
     if hasattr(module, "_thread_local_info"):  # by which dummies go away
         replace(module, "_thread_local_info", local())
     if hasattr(module, "_get_main_thread_ident"):  # asked in a forked child too, whose main thread is who forked
@@ -135,7 +134,22 @@ class _Traced:
     """The threads that have a trace or profile function of their own."""
 
     def __init__(self) -> None:
-        self._beneath: dict[_thread.ThreadTask, tuple[Any, Any]] = {}  # the functions of the OS thread, by thread
+        self._beneath: dict[_thread.ThreadTask, tuple[Any, Any]] = {}  # the functions of the OS thread
+        self._own: dict[_thread.ThreadTask, tuple[Any, Any]] = {}  # those of threads that are parked
+
+    def names(self) -> dict[str, Any]:
+        """Return what `threading` is to find in `sys`."""
+        names: dict[str, Any] = {"settrace": self.settrace, "setprofile": self.setprofile}
+        for place, name in enumerate(("_settraceallthreads", "_setprofileallthreads")):
+            if hasattr(sys, name):  # from Python 3.12 on
+                names[name] = partial(self._set_for_all, getattr(sys, name), place)
+        return names
+
+    def _set_for_all(self, set_for_os_threads: Callable[[Any], None], place: int, function: Any) -> None:
+        set_for_os_threads(function)
+        for kept in (self._beneath, self._own):
+            for task, (trace, profile) in list(kept.items()):
+                kept[task] = (trace, function) if place else (function, profile)
 
     def settrace(self, function: Any) -> None:
         """As `sys.settrace`, for the running thread alone."""
@@ -168,13 +182,13 @@ class _Traced:
         if task not in self._beneath:
             go()
             return
-        own = sys.gettrace(), sys.getprofile()
+        self._own[task] = sys.gettrace(), sys.getprofile()
         self._put(*self._beneath[task])
         try:
             go()
         finally:
             self._beneath[task] = sys.gettrace(), sys.getprofile()
-            self._put(*own)
+            self._put(*self._own.pop(task))
 
     @staticmethod
     def _put(trace: Any, profile: Any) -> None:

@@ -133,6 +133,32 @@ def test_a_thread_that_starts_later_without_a_hook_has_none(kind: str) -> None:
     assert seen == [None]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+def test_a_function_for_all_threads_reaches_main_and_a_thread_that_waits(kind: str) -> None:
+    get, put = KINDS[kind]
+    goes_on = threading.Event()
+    waits = threading.Event()
+    seen = []
+
+    def wait() -> None:
+        waits.set()
+        goes_on.wait()
+        seen.append(get())
+
+    getattr(threading, kind)(of_thread)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    waits.wait()
+    getattr(threading, f"{kind}_all_threads")(of_main)
+    seen.append(get())
+    goes_on.set()
+    thread.join()
+    seen.append(get())
+    put(None)
+
+    assert seen == [of_main] * 3
+
+
 def test_two_functions_that_put_state_away_are_called_one_inside_the_other(hub: Hub) -> None:
     calls = []
 
