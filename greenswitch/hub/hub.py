@@ -659,8 +659,8 @@ def leave_by(function: Callable[[Callable[[], Any]], Any], call_as: Callable[...
 
     For state that the interpreter keeps by OS thread although it belongs to a greenlet: `function` puts it away,
     switches, and puts it back. It is called for each park in each thread, so set it only while there is such state.
-    `call_as(other, called, *args)` calls a function with the state that is put away for another greenlet.
-    Several functions are called one inside another.
+    `call_as(other, called, *args)` calls a function with the state that is put away for another greenlet; only one
+    may be set. Several functions are called one inside another.
     """
     _ways_to_leave[function] = call_as
     _combine_ways_to_leave()
@@ -674,21 +674,19 @@ def leave_no_more_by(function: Callable[[Callable[[], Any]], Any]) -> None:
 
 def _combine_ways_to_leave() -> None:
     global _leaving_by, _calling_as
-    leaving: Callable[[Callable[[], Any]], Any] | None = None
-    calling: Callable[..., Any] | None = None
-    for leave, call_as in list(_ways_to_leave.items()):
-        leaving = leave if leaving is None else partial(_leave_within, leave, leaving)
-        if call_as is not None:
-            calling = call_as if calling is None else partial(_call_as_both, call_as, calling)
-    _leaving_by, _calling_as = leaving, calling
+    ways: list[Any] | None = None
+    while ways != (now := list(_ways_to_leave.items())):  # again if another OS thread has changed them in between
+        ways = now
+        leaving: Callable[[Callable[[], Any]], Any] | None = None
+        calling: Callable[..., Any] | None = None
+        for leave, call_as in ways:
+            leaving = leave if leaving is None else partial(_leave_within, leave, leaving)
+            calling = calling or call_as
+        _leaving_by, _calling_as = leaving, calling
 
 
 def _leave_within(outer: Callable[..., Any], inner: Callable[..., Any], go: Callable[[], Any]) -> None:
     outer(partial(inner, go))
-
-
-def _call_as_both(one: Callable[..., Any], two: Callable[..., Any], other: Any, *call: Any) -> Any:
-    return one(other, two, other, *call)
 
 
 def current_hub() -> Hub | None:
