@@ -38,7 +38,7 @@ from greenswitch.copies import Adapting, Finder, ImportingAnew
 from greenswitch.errors import HubError
 from greenswitch.hub import describe
 from greenswitch.originals import Originals
-from greenswitch.patches import Early, Plan, is_standard, locks_of, names_elsewhere, standard_modules
+from greenswitch.patches import Early, Plan, Replacement, is_standard, locks_of, names_elsewhere, standard_modules
 from greenswitch.programs import leave, run_module, run_script
 
 SWITCHES: Mapping[str, tuple[str, ...]] = {
@@ -127,18 +127,18 @@ def is_module_patched(name: str) -> bool:
 
 def is_object_patched(module: str, name: str) -> bool:
     """Return whether `module.name` was replaced by patching."""
-    owner = import_module(module)
-    return any(one.owner is owner and one.name == name for plan in _done for one in plan)
+    return bool(_changes_of(import_module(module), name))
 
 
 def get_original(module: str, name: str) -> Any:
     """Return what `module.name` was before it was patched; what it is, if it isn't."""
     owner = import_module(module)
-    for plan in _done:
-        for one in plan:
-            if one.owner is owner and one.name == name:
-                return one.before
-    return getattr(owner, name)
+    changes = _changes_of(owner, name)
+    return changes[0].before if changes else getattr(owner, name)
+
+
+def _changes_of(owner: ModuleType, name: str) -> list[Replacement]:
+    return [one for plan in _done for one in plan if one.owner is owner and one.name == name]
 
 
 def _plan(twins: tuple[str, ...]) -> Plan:
