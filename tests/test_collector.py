@@ -12,9 +12,9 @@ from greenswitch import monkey
 monkey.patch_all()
 """
 BEGIN = """
-import asyncio, concurrent.futures, gc, os, signal, sys, threading, time
+import asyncio, concurrent.futures, gc, signal, sys, threading, time
 import greenswitch
-from greenswitch import Event, Pool, TaskGroup, getcurrent, local, sleep, spawn, timeout
+from greenswitch import Pool, TaskGroup, getcurrent, local, sleep, spawn
 
 class Looks:
     '''Looks at its frame, and at a reference to itself, when the collector frees it.'''
@@ -58,7 +58,6 @@ tasks = [spawn(keep) for _ in range(20)]
 sleep(0)
 """,
     "an OS thread with a hub": """
-import _thread
 thread = greenswitch.threads.OSThread(target=lambda: spawn(wait, event) and sleep(0.001))
 thread.start()
 thread.join()

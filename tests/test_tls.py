@@ -92,6 +92,13 @@ def fill(sock):
         pass
 
 
+def read_all(sock, size):
+    received = bytearray()
+    while len(received) < size:
+        received += sock.recv(65536)
+    return bytes(received)
+
+
 def drain(sock):
     """Take all that has come, beneath TLS."""
     try:
@@ -131,15 +138,9 @@ def test_a_reader_waits_and_others_run(hub):
 def test_megabytes_pass_both_ways_at_once(hub):
     message = os.urandom(1 << 20) * 3
 
-    def read_all(sock):
-        pieces, size = [], 0
-        while size < len(message):
-            pieces.append(sock.recv(1 << 20))
-            size += len(pieces[-1])
-        return b"".join(pieces)
-
     with tls() as (near, far):
-        tasks = [spawn(sock.sendall, message) for sock in (near, far)] + [spawn(read_all, sock) for sock in (near, far)]
+        tasks = [spawn(sock.sendall, message) for sock in (near, far)]
+        tasks += [spawn(read_all, sock, len(message)) for sock in (near, far)]
         joinall(tasks, raise_error=True)
         assert tasks[2].value == tasks[3].value == message
 
@@ -385,23 +386,20 @@ def test_timeout_of_sendall_is_one_for_all_of_it(hub, time):
         reader.kill()
 
 
+def assert_closed(tasks):
+    for task in tasks:
+        with pytest.raises(OSError) as caught:
+            task.get()
+        assert caught.value.errno == errno.EBADF
+
+
 def test_closing_wakes_who_waits_with_ebadf(hub):
     with tls() as (near, _):
         fill(near)
         tasks = spawn(near.recv, 1), spawn(near.sendall, b"x")
         sleep(1)
         near.close()
-        for task in tasks:
-            with pytest.raises(OSError) as caught:
-                task.get()
-            assert caught.value.errno == errno.EBADF
-
-
-def read_all(sock, size):
-    received = bytearray()
-    while len(received) < size:
-        received += sock.recv(65536)
-    return bytes(received)
+        assert_closed(tasks)
 
 
 def test_readers_are_served_in_the_order_in_which_they_came(hub):
@@ -463,10 +461,7 @@ def test_writers_in_line_meet_the_close(hub):
         writers = [spawn(near.sendall, b"x" * 100_000) for _ in range(3)]
         sleep(1)
         near.close()
-        for writer in writers:
-            with pytest.raises(OSError) as caught:
-                writer.get()
-            assert caught.value.errno == errno.EBADF
+        assert_closed(writers)
 
 
 def test_killed_reader_leaves_the_connection_usable(hub):

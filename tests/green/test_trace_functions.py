@@ -37,6 +37,22 @@ def run(function: Callable[[], Any]) -> None:
     thread.join()
 
 
+def waiting_thread(then: Callable[[], Any] = lambda: None) -> tuple[Any, Any]:
+    """Return a thread that waits for an event, and then calls `then`; return the event as well."""
+    goes_on = threading.Event()
+    waits = threading.Event()
+
+    def wait() -> None:
+        waits.set()
+        goes_on.wait()
+        then()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    waits.wait()
+    return thread, goes_on
+
+
 def test_a_thread_has_the_function_also_after_it_has_waited(kind: str) -> None:
     get, _ = KINDS[kind]
     seen = []
@@ -54,17 +70,9 @@ def test_a_thread_has_the_function_also_after_it_has_waited(kind: str) -> None:
 
 def test_main_does_not_get_it(kind: str) -> None:
     get, _ = KINDS[kind]
-    goes_on = threading.Event()
-    waits = threading.Event()
-
-    def wait() -> None:
-        waits.set()
-        goes_on.wait()
 
     getattr(threading, kind)(of_thread)
-    thread = threading.Thread(target=wait)
-    thread.start()
-    waits.wait()
+    thread, goes_on = waiting_thread()
     while_it_waits = get()
     goes_on.set()
     thread.join()
@@ -86,17 +94,9 @@ def test_main_keeps_its_own(kind: str) -> None:
 
 def test_what_main_sets_while_a_thread_waits_stays(kind: str) -> None:
     get, put = KINDS[kind]
-    goes_on = threading.Event()
-    waits = threading.Event()
-
-    def wait() -> None:
-        waits.set()
-        goes_on.wait()
 
     getattr(threading, kind)(of_thread)
-    thread = threading.Thread(target=wait)
-    thread.start()
-    waits.wait()
+    thread, goes_on = waiting_thread()
     put(of_main)
     goes_on.set()
     thread.join()
@@ -136,19 +136,10 @@ def test_a_thread_that_starts_later_without_a_hook_has_none(kind: str) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
 def test_a_function_for_all_threads_reaches_main_and_a_thread_that_waits(kind: str) -> None:
     get, put = KINDS[kind]
-    goes_on = threading.Event()
-    waits = threading.Event()
-    seen = []
-
-    def wait() -> None:
-        waits.set()
-        goes_on.wait()
-        seen.append(get())
+    seen: list[Any] = []
 
     getattr(threading, kind)(of_thread)
-    thread = threading.Thread(target=wait)
-    thread.start()
-    waits.wait()
+    thread, goes_on = waiting_thread(lambda: seen.append(get()))
     getattr(threading, f"{kind}_all_threads")(of_main)
     seen.append(get())
     goes_on.set()
